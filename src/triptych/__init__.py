@@ -1,0 +1,34 @@
+"""Triptych: convolutional networks one can reason about, in three panels.
+
+Public names are resolved on first use (PEP 562), so that ``import triptych`` does not load torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from triptych.ccnn.estimator import CCNNClassifier
+    from triptych.data import load
+    from triptych.images import Images
+
+_HOMES = {
+    "CCNNClassifier": "triptych.ccnn.estimator",
+    "Images": "triptych.images",
+    "load": "triptych.data",
+}
+
+__all__ = ["CCNNClassifier", "Images", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Resolve a public name on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'triptych' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, resolved or not."""
+    return sorted(set(globals()) | set(__all__))
