@@ -1,0 +1,149 @@
+"""list, run, report: the experiments of the papers, their rows, and reports of rows or models."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from triptych.bench.experiment import CellFailed, Context, Experiment, Row, Scale, Source, select
+from triptych.bench.experiment import run as run_experiment
+from triptych.bench.row import read_rows
+from triptych.check import InputError, nearest
+from triptych.cli.console import Console, Json, console
+from triptych.papers import find, names
+from triptych.store import kind_of
+
+EMBEDDED = "digits"
+
+
+def list_(*, json: Json = False) -> None:
+    """List the experiments."""
+    out = console(json)
+    found = [find(name) for name in names()]
+    if not json:
+        out.table(["name", "shows", "paper"], [[e.name, e.shows, e.paper] for e in found])
+    out.finish({"experiments": [{"name": e.name, "shows": e.shows, "paper": e.paper, "data": e.data} for e in found]})
+
+
+def run(
+    name: str,
+    *,
+    out: Path,
+    scale: Scale = Scale.SMOKE,
+    seed: int = 0,
+    data: str | None = None,
+    where: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    force: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    device: str = "cpu",
+    json: Json = False,
+) -> int:
+    """Run an experiment cell by cell; rows that are there already are kept.
+
+    Parameters
+    ----------
+    name
+        The experiment, as `triptych list` names it.
+    out
+        The folder of the rows; a second call goes on where the first stopped.
+    scale
+        smoke takes seconds, laptop minutes to hours, paper the paper's own sizes.
+    seed
+        The seed; run several and the report gives their mean.
+    data
+        A file or folder of images, a fetched set, or digits; smoke takes digits where none is given.
+    where
+        Only the cells with field=value; may be given again.
+    force
+        Measure again what is there already.
+    device
+        cpu, or what torch calls the device.
+    """
+    voice = console(json)
+    experiment = find(name)
+    cells = select(experiment, scale, where)
+    context = Context(scale, seed, _source(experiment, scale, data), device)
+    try:
+        with voice.progress(f"{name} at scale {scale.value}", len(cells)) as progress:
+
+            def told(row: Row, fresh: bool) -> None:
+                voice.say(_line(row, fresh))
+                progress.advance()
+
+            rows = run_experiment(experiment, context, out, where=where, force=force, on_row=told)
+    except CellFailed as error:
+        voice.warn(f"{error}\n{error.text}".rstrip())
+        return 1
+    voice.finish(
+        {"experiment": name, "folder": str(out), "rows": [row.to_json() for row in rows]},
+        f"{len(rows)} {'row' if len(rows) == 1 else 'rows'} in {out}; `triptych report {out}` shows them",
+    )
+    return 0
+
+
+def report(folder: Path, *, out: Path | None = None, json: Json = False) -> None:
+    """Write report.html and report.md from saved rows or a saved model.
+
+    Parameters
+    ----------
+    folder
+        What `triptych run --out` or `triptych ccnn fit --out` wrote.
+    out
+        The folder of the report; the same one where none is given.
+    """
+    from triptych.bench.report import row_sections, write_report
+
+    voice = console(json)
+    if not folder.is_dir():
+        raise InputError(f"folder must be one of saved rows or a saved model, but there is no folder {folder}")
+    if kind_of(folder) is not None:
+        from triptych.cli.ccnn import model_sections
+
+        sections, title = model_sections(folder), folder.resolve().name
+    else:
+        rows = read_rows(folder)
+        if not rows:
+            raise InputError(
+                f"folder must hold saved rows or a model, but {folder} holds neither; `triptych run` makes rows"
+            )
+        sections, title = row_sections(rows, find), ", ".join(sorted({row.experiment for row in rows}))
+    written = write_report(sections, out or folder, title=title)
+    _told(voice, written.html, written.markdown)
+
+
+def _told(voice: Console, html: Path, markdown: Path) -> None:
+    voice.finish({"html": str(html), "markdown": str(markdown)}, f"wrote {html} and {markdown}")
+
+
+def _source(experiment: Experiment, scale: Scale, data: str | None) -> Source:
+    """Say which data a run takes: a path, a fetched set, or the embedded digits, which are also what smoke is given.
+
+    Raises InputError where nothing of that name is to be had.
+    """
+    from triptych.data.fetch import SETS, fetched
+
+    if data is None and scale is Scale.SMOKE:
+        return Source()
+    name = experiment.data if data is None else data
+    if name == EMBEDDED:
+        return Source()
+    if data is not None and Path(data).exists():
+        return Source.of(data)
+    there = fetched(name) if name in SETS else None
+    if there is not None:
+        return replace(Source.of(there), name=name)
+    fetch = f"; `triptych data fetch {name}` gets it" if name in SETS else ""
+    if data is None:
+        raise InputError(f"{experiment.name} at scale {scale.value} needs --data, the path of {name}{fetch}")
+    known = [EMBEDDED, *SETS]
+    hint = fetch or nearest(data, known)
+    raise InputError(f"data must be one of {', '.join(known)} or a file or folder that exists, got {data!r}{hint}")
+
+
+def _line(row: Row, fresh: bool) -> str:
+    """Say what a row measured, on one line."""
+    cell = " ".join(f"{name}={value}" for name, value in row.cell.items())
+    numbers = " ".join(
+        f"{name}={value if value is None else format(value, '.4g')}" for name, value in row.metrics.items()
+    )
+    return f"{cell}: {numbers} ({f'{row.seconds:.1f} s' if fresh else 'kept'})"
