@@ -1,0 +1,193 @@
+"""The features of one layer: patches -> kernel expansion -> pooling -> principal components, in a stream of chunks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from triptych.ccnn.kernels import Expansion, Linear, nystrom
+from triptych.ccnn.patches import contrast_normalise, extract_patches, pooling, whitening
+from triptych.ccnn.settings import Layer
+from triptych.check import InputError
+
+SAMPLE_PATCHES = 400_000  # rows for the patches' covariance
+SAMPLE_POSITIONS = 100_000  # rows for the pooled features' covariance
+CHUNK_ENTRIES = 4_000_000  # features of a chunk before pooling: 8 MB in bf16
+
+
+@dataclass(frozen=True, eq=False)
+class PatchFeatures:
+    """Fitted features of maps (n, c, h, w): rows (n, P, q), z_p = (pool(phi(whiten(patch - mean))) - centre) mix.
+
+    Maps of any dtype are multiplied by ``scale`` first. ``whiten`` None leaves the patches as they are. ``dtype`` is what the products are computed in.
+    """
+
+    settings: Layer
+    shape: tuple[int, int, int]
+    expansion: Expansion
+    mean: Tensor | None
+    whiten: Tensor | None
+    centre: Tensor
+    mix: Tensor
+    window: int
+    stride: int
+    dtype: torch.dtype
+    scale: float = 1.0
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """Height and width of a patch: square, but for maps that are lower or narrower than it."""
+        size = self.settings.patch or 1
+        return min(size, self.shape[1]), min(size, self.shape[2])
+
+    @cached_property
+    def pools(self) -> tuple[Tensor, Tensor]:
+        """The pooling matrices of rows and columns, (P0, H) and (P1, W)."""
+        sides = (self.shape[1] - self.patch[0] + 1, self.shape[2] - self.patch[1] + 1)
+        tall, wide = (pooling(side, min(self.window, side), self.stride) for side in sides)
+        return tall, wide
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Positions after pooling, (P0, P1)."""
+        return len(self.pools[0]), len(self.pools[1])
+
+    @property
+    def positions(self) -> int:
+        """P = P0 · P1."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def components(self) -> int:
+        """q."""
+        return self.mix.shape[1]
+
+    @property
+    def chunk(self) -> int:
+        """Images that are worked on at once."""
+        return max(1, CHUNK_ENTRIES // (self.pools[0].shape[1] * self.pools[1].shape[1] * self.expansion.width))
+
+    @cached_property
+    def _folded(self) -> tuple[Tensor, Tensor]:
+        """The linear end of the expansion folded into mix, (m, q) and an offset (q,)."""
+        mix = self.expansion.finish(torch.eye(self.expansion.width, dtype=torch.float64)) @ self.mix.double()
+        return mix.to(self.dtype), (self.centre.double() @ self.mix.double()).to(
+            torch.promote_types(self.dtype, torch.float32)
+        )
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        """The pooled pointwise part of the expansion for a chunk of maps (n, c, h, w): (n, P, m) in ``dtype``."""
+        raw = self.expansion.raw(self.patches(maps).to(self.dtype))
+        both = torch.kron(*self.pools).to(raw)
+        return torch.bmm(both.expand(len(maps), -1, -1), raw.view(len(maps), -1, raw.shape[1]))
+
+    def patches(self, maps: Tensor) -> Tensor:
+        """Normalised and whitened patches (N, d), E ‖z‖₂² = 1, of a chunk of maps; a ball kernel's are moved into the ball."""
+        settings = self.settings
+        exact = torch.float64 if self.dtype == torch.float64 else torch.float32
+        z = extract_patches(maps.to(exact) * self.scale, self.patch)
+        if settings.contrast is not None:
+            z = contrast_normalise(z, settings.contrast)
+        if self.whiten is not None and self.mean is not None:
+            z = (z - self.mean.to(z)) @ self.whiten.to(z)
+        if settings.kernel.ball:
+            z = z / torch.linalg.vector_norm(z, dim=1, keepdim=True).clamp_min(1.0)
+        return z
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """The features (n, P, q) of maps (n, c, h, w), in float32 (float64 for the linear kernel)."""
+        if tuple(maps.shape[1:]) != self.shape:
+            raise InputError(
+                f"images must have the shape of the training images, {self.shape}, got {tuple(maps.shape[1:])}"
+            )
+        parts = [self._chunk(part) for part in maps.split(self.chunk)]
+        return torch.cat(parts) if parts else maps.new_zeros(0, self.positions, self.components)
+
+    def _chunk(self, maps: Tensor) -> Tensor:
+        mix, offset = self._folded
+        raw = self.pooled(maps)
+        rows = raw.view(-1, raw.shape[2]) @ mix
+        return (rows.to(offset.dtype) - offset).view(len(maps), self.positions, -1)
+
+    def filtered(self, filters: Tensor, window: int, stride: int) -> "PatchFeatures":
+        """The same features after filters (q, r), at another pooling: a layer's maps are these."""
+        return replace(self, mix=self.mix @ filters.to(self.mix), window=window, stride=stride)
+
+
+def fit_features(
+    maps: Tensor,
+    settings: Layer,
+    rng: torch.Generator,
+    *,
+    scale: float = 1.0,
+    precision: torch.dtype | None = None,
+) -> PatchFeatures:
+    """Learn whitening, expansion, centre and principal components from training maps (n, c, h, w) times ``scale``.
+
+    Statistics come from these images alone, from a random part of them where there are more than are needed. ``precision`` overrides the
+    dtype that the kernel's expansion names as safe.
+    """
+    shape = (int(maps.shape[1]), int(maps.shape[2]), int(maps.shape[3]))
+    settings = settings.resolved(shape)
+    order = torch.randperm(len(maps), generator=rng)
+    blank = PatchFeatures(
+        settings, shape, settings.kernel.random(1, 1, rng), None, None,
+        torch.zeros(1), torch.zeros(1, 1), settings.window or 1, settings.stride or 1, torch.float32, scale,
+    )  # fmt: skip
+    places = blank.pools[0].shape[1] * blank.pools[1].shape[1]
+    sample = maps[order[: max(1, -(-SAMPLE_PATCHES // places))].sort().values]
+    if not isinstance(settings.kernel, Linear):
+        mean, second = _moments(blank.patches(part) for part in sample.split(256))
+        matrix = (
+            torch.eye(len(mean), dtype=torch.float64) if settings.ridge is None else whitening(second, settings.ridge)
+        )
+        power = (matrix @ second @ matrix).trace()
+        blank = replace(blank, mean=mean.float(), whiten=(matrix * power.clamp_min(1e-30).rsqrt()).float())
+    expansion = _expansion(blank, sample, rng)
+    dtype = expansion.dtype if precision is None or expansion.dtype == torch.float64 else precision
+    some = maps[order[: max(1, -(-SAMPLE_POSITIONS // blank.positions))].sort().values]
+    return _with_components(replace(blank, expansion=expansion, dtype=dtype), some)
+
+
+def _expansion(blank: PatchFeatures, sample: Tensor, rng: torch.Generator) -> Expansion:
+    """The expansion that the settings name, for the patches of a sample of maps."""
+    settings = blank.settings
+    dim = blank.shape[0] * blank.patch[0] * blank.patch[1]
+    if settings.method == "random":
+        return settings.kernel.random(dim, settings.width, rng)
+    rows = torch.cat([blank.patches(part) for part in sample[:256].split(64)])
+    return nystrom(settings.kernel, rows[torch.randperm(len(rows), generator=rng)[:20_000]], settings.width, rng)
+
+
+def _with_components(features: PatchFeatures, sample: Tensor) -> PatchFeatures:
+    """Centre and mix from the pooled features of a sample: principal components, scaled by eigenvalue^-power."""
+    settings, expansion = features.settings, features.expansion
+    exact = torch.float64 if features.dtype == torch.float64 else torch.float32
+    if not settings.centre and settings.power == 0 and settings.components is None:
+        return replace(
+            features, centre=torch.zeros(expansion.width, dtype=exact), mix=torch.eye(expansion.width, dtype=exact)
+        )
+    chunks = (expansion.finish(features.pooled(part).to(exact)).flatten(0, 1) for part in sample.split(features.chunk))
+    mean, second = _moments(chunks)
+    if not settings.centre:
+        second, mean = second + torch.outer(mean, mean), torch.zeros_like(mean)
+    values, vectors = torch.linalg.eigh(second)
+    keep = min(settings.components or expansion.width, int((values > 1e-9 * values[-1]).sum()))
+    values, vectors = values.flip(0)[:keep].clamp_min(1e-30), vectors.flip(1)[:, :keep]
+    scale = values.pow(1 - 2 * settings.power).sum().sqrt()
+    return replace(features, centre=mean.to(exact), mix=(vectors * values.pow(-settings.power) / scale).to(exact))
+
+
+def _moments(chunks: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean (d,) and covariance (d, d) of the rows of a stream, summed in float64; products are made about the first mean."""
+    total, first, second, origin = 0, torch.zeros(()), torch.zeros(()), None
+    for rows in chunks:
+        origin = rows.mean(0) if origin is None else origin
+        rows = rows - origin
+        first, second = first + rows.sum(0).double(), second + (rows.mT @ rows).double()
+        total += len(rows)
+    mean = first / total
+    covariance = second / total - torch.outer(mean, mean)
+    return mean + (0 if origin is None else origin.double()), covariance
