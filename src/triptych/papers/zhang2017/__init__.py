@@ -1,0 +1,1 @@
+"""Zhang, Liang & Wainwright, Convexified Convolutional Neural Networks, ICML 2017."""
