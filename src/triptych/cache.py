@@ -106,7 +106,6 @@ def _receive(
         if reason is None:
             _empty(file)
             if not resumed:
-                part.unlink(missing_ok=True)
                 raise DownloadError(f"{url} gave a file with the wrong checksum: expected {checksum}, got {got}")
             resumed = False  # what lay there may have been another version's start: once more, from nothing
             continue
