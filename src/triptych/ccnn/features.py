@@ -1,19 +1,21 @@
 """The features of one layer: patches -> kernel expansion -> pooling -> principal components, in a stream of chunks."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from triptych.ccnn.kernels import Expansion, Linear, nystrom
-from triptych.ccnn.patches import contrast_normalise, extract_patches, pooling, whitening
+from triptych.ccnn.patches import contrast_normalise, extract_patches, whitening
 from triptych.ccnn.settings import Layer
 from triptych.check import InputError
 
-SAMPLE_PATCHES = 400_000  # rows for the patches' covariance
-SAMPLE_POSITIONS = 100_000  # rows for the pooled features' covariance
+SAMPLE_PATCHES = 200_000  # rows for the patches' covariance
+SAMPLE_POSITIONS = 50_000  # rows for the pooled features' covariance
 CHUNK_ENTRIES = 4_000_000  # features of a chunk before pooling: 8 MB in bf16
 
 
@@ -42,17 +44,16 @@ class PatchFeatures:
         size = self.settings.patch or 1
         return min(size, self.shape[1]), min(size, self.shape[2])
 
-    @cached_property
-    def pools(self) -> tuple[Tensor, Tensor]:
-        """The pooling matrices of rows and columns, (P0, H) and (P1, W)."""
-        sides = (self.shape[1] - self.patch[0] + 1, self.shape[2] - self.patch[1] + 1)
-        tall, wide = (pooling(side, min(self.window, side), self.stride) for side in sides)
-        return tall, wide
+    @property
+    def places(self) -> tuple[int, int]:
+        """Positions before pooling, (H, W)."""
+        return self.shape[1] - self.patch[0] + 1, self.shape[2] - self.patch[1] + 1
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Positions after pooling, (P0, P1)."""
-        return len(self.pools[0]), len(self.pools[1])
+        """Positions after pooling, (P0, P1): windows lie inside."""
+        tall, wide = ((side - min(self.window, side)) // self.stride + 1 for side in self.places)
+        return tall, wide
 
     @property
     def positions(self) -> int:
@@ -67,7 +68,7 @@ class PatchFeatures:
     @property
     def chunk(self) -> int:
         """Images that are worked on at once."""
-        return max(1, CHUNK_ENTRIES // (self.pools[0].shape[1] * self.pools[1].shape[1] * self.expansion.width))
+        return max(1, CHUNK_ENTRIES // (math.prod(self.places) * self.expansion.width))
 
     @cached_property
     def _folded(self) -> tuple[Tensor, Tensor]:
@@ -80,8 +81,9 @@ class PatchFeatures:
     def pooled(self, maps: Tensor) -> Tensor:
         """The pooled pointwise part of the expansion for a chunk of maps (n, c, h, w): (n, P, m) in ``dtype``."""
         raw = self.expansion.raw(self.patches(maps).to(self.dtype))
-        both = torch.kron(*self.pools).to(raw)
-        return torch.bmm(both.expand(len(maps), -1, -1), raw.view(len(maps), -1, raw.shape[1]))
+        planes = raw.view(len(maps), *self.places, -1).permute(0, 3, 1, 2)
+        window = (min(self.window, self.places[0]), min(self.window, self.places[1]))
+        return avg_pool2d(planes, window, self.stride).permute(0, 2, 3, 1).reshape(len(maps), self.positions, -1)
 
     def patches(self, maps: Tensor) -> Tensor:
         """Normalised and whitened patches (N, d), E ‖z‖₂² = 1, of a chunk of maps; a ball kernel's are moved into the ball."""
@@ -136,7 +138,7 @@ def fit_features(
         settings, shape, settings.kernel.random(1, 1, rng), None, None,
         torch.zeros(1), torch.zeros(1, 1), settings.window or 1, settings.stride or 1, torch.float32, scale,
     )  # fmt: skip
-    places = blank.pools[0].shape[1] * blank.pools[1].shape[1]
+    places = math.prod(blank.places)
     sample = maps[order[: max(1, -(-SAMPLE_PATCHES // places))].sort().values]
     if not isinstance(settings.kernel, Linear):
         mean, second = _moments(blank.patches(part) for part in sample.split(256))

@@ -35,15 +35,6 @@ def whitening(covariance: Tensor, ridge: float) -> Tensor:
     return (vectors * (values.clamp_min(0) + ridge).rsqrt()) @ vectors.mT
 
 
-def pooling(side: int, window: int, stride: int) -> Tensor:
-    """The averages over windows that start at 0, stride, 2 stride, ... and lie inside: (positions, side), rows sum to 1."""
-    starts = range(0, side - window + 1, stride)
-    matrix = torch.zeros(len(starts), side, dtype=torch.float64)
-    for row, start in enumerate(starts):
-        matrix[row, start : start + window] = 1 / window
-    return matrix
-
-
 def covariance(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (d,) and covariance (d, d) of rows (N, d), summed in float64."""
     rows = rows.double()

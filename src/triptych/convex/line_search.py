@@ -83,6 +83,7 @@ def backtracked(problem: Problem, point: Point, step: Tensor, search: LineSearch
         else:
             trial = trial.put(bad, _trial(problem.take(bad), point.take(bad), tried[bad]))
     grown = torch.where(tried == step, step * search.growth, tried)
+    grown = grown.clamp_max(torch.finfo(step.dtype).max ** 0.5)  # gradients that vanish let it grow without end
     # no step is short enough: the noise of the map decides, not the curvature, and the step must not die of it
     return trial, torch.where(trial.accepted, grown, step * search.shrink), trial.accepted
 
@@ -98,14 +99,11 @@ def _trial(problem: Problem, point: Point, step: Tensor) -> Trial:
     excess = value - point.value - inner(point.theta, dz)
     eps = torch.finfo(z.dtype).eps
     drowned = excess.abs() <= 64 * eps * (value.abs() + point.value.abs())
-    noise = torch.zeros_like(excess)
     if bool(drowned.any()):
         # the difference of two losses has lost its digits, that of two gradients has not (Becker, Candès & Grant,
-        # Math. Prog. Comp. 2011, section 5.3); what rounding z adds to it is allowed for
+        # Math. Prog. Comp. 2011, section 5.3)
         excess = torch.where(drowned, inner(loss.grad(z) - point.theta, dz) / 2, excess)
-        rounding = 8 * eps * _norm(dz) * (_norm(point.theta) + loss.smoothness * _norm(z))
-        noise = torch.where(drowned, rounding, noise)
-    return Trial(x, z, excess <= inner(d, d).to(excess) / (2 * step.to(excess)) + noise)
+    return Trial(x, z, excess <= inner(d, d).to(excess) / (2 * step.to(excess)))
 
 
 def first_step(problem: Problem, z: Tensor) -> Tensor:
@@ -117,11 +115,6 @@ def first_step(problem: Problem, z: Tensor) -> Tensor:
     safe = _quotient(inner(g, g), loss.smoothness * inner(Kg, Kg))
     dz = per_problem(-safe, z) * Kg
     return _quotient(safe.square() * inner(g, g), inner(loss.grad(z + dz) - theta, dz))
-
-
-def _norm(x: Tensor) -> Tensor:
-    """‖x‖₂ a problem, (b,)."""
-    return torch.linalg.vector_norm(x.flatten(1), dim=1)
 
 
 def _quotient(a: Tensor, b: Tensor) -> Tensor:

@@ -94,7 +94,8 @@ def _svm(
     for C in (1.0, 10.0, 100.0):
         for gamma in (0.01, 0.02, 0.04):
             start = time.process_time()
-            machine = SVC(C=C, gamma=gamma, cache_size=1000).fit(rows[0], labels[0])
+            machine = SVC(C=C, gamma=gamma, cache_size=1000)  # pyright: ignore[reportArgumentType]
+            machine.fit(rows[0], labels[0])
             seconds = time.process_time() - start
             error = _percent(machine.predict(rows[1]), labels[1])
             if error < best:
