@@ -62,5 +62,8 @@ docs: $(STAMPS)/check  ## docs/_build/html
 e2e: $(STAMPS)/e2e  ## the report in a headless browser of the system
 	$(BIN)/python -m pytest -q tests/e2e
 
+bench: $(STAMPS)/test  ## training time against the published algorithm in plain NumPy; DATA=folder of MNIST
+	$(BIN)/python benchmarks/speed.py --data $(DATA)
+
 clean:  ## remove what the targets made
 	rm -rf $(VENV) docs/_build demo .pytest_cache .ruff_cache

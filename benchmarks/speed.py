@@ -102,9 +102,10 @@ def ours(options: argparse.Namespace) -> dict:
 
     warnings.simplefilter("ignore", ConvergenceWarning)
     (images, labels), (test, test_labels) = split(options)
-    first = Layer(patch=5, kernel=Gaussian(0.6), width=500, window=6, stride=3, components=128, radius=100.0,
-                  map_window=2, map_stride=2)  # fmt: skip
-    second = Layer(patch=3, kernel=Gaussian(0.6), width=500, window=3, stride=2, components=128, radius=100.0)
+    first = Layer(
+        patch=5, kernel=Gaussian(0.6), width=200, window=6, stride=3, components=64, radius=100.0, map_window=2, map_stride=2, filters=24
+    )  # fmt: skip
+    second = Layer(patch=3, kernel=Gaussian(0.6), width=400, window=4, stride=2, components=96, radius=100.0)
     start = time.process_time()
     model = CCNNClassifier([first, second][: options.layers], max_iter=options.steps, random_state=options.seed)
     model.fit(images.numpy(), labels.numpy())

@@ -175,12 +175,11 @@ def test_long_after_convergence_float32_costs_no_more_than_before(counting, logi
     assert gap(problem, Iterate(last)).item() < 1e-4
 
 
-def test_vanishing_gradients_do_not_let_the_step_overflow(logistic):
-    """Separable classes in a wide ball: the loss and its curvature go to 0, and the step grows at every iteration."""
-    problem = logistic(NuclearBall(1e3), noise=0.0)
-    stream = fista(problem, zeros(problem, dtype=torch.float32), LineSearch(growth=1.5))
-    last = [iterate.x for iterate in islice(stream, 800)][-1]
-    assert gap(problem, Iterate(last)).item() < 1e-20
+def test_vanishing_gradients_do_not_let_the_step_overflow():
+    """At the optimum every step is accepted and grows: without a limit it is inf after 130, and inf · 0 no number."""
+    problem = Problem(LeastSquares(torch.ones(1, 3)), Matrix(torch.eye(3)[None]), L2Ball(10.0))
+    stream = fista(problem, torch.ones(1, 3), LineSearch(step=1.0, growth=2.0))
+    assert all(iterate.x.eq(1).all() for iterate in islice(stream, 300))
 
 
 @pytest.mark.parametrize(

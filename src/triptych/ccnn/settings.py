@@ -37,12 +37,12 @@ class Layer:
     patch: int | None = None
     contrast: float | None = 0.1
     ridge: float | None = 0.1
-    kernel: Kernel = field(default_factory=lambda: Gaussian(1.0))
+    kernel: Kernel = field(default_factory=lambda: Gaussian(0.7))
     method: str = "random"
-    width: int = 500
+    width: int = 1000
     window: int | None = None
     stride: int | None = None
-    components: int | None = 128
+    components: int | None = 256
     power: float = 0.3
     centre: bool = True
     radius: float = 100.0
@@ -67,10 +67,7 @@ class Layer:
 
     def resolved(self, shape: tuple[int, int, int]) -> "Layer":
         """The same layer with nothing left open, for maps of shape (c, h, w). Raises InputError where it does not fit."""
-        _, h, w = shape
-        patch = self.patch or min(5 if min(h, w) >= 20 else 3, max(h, w))
-        tall, wide = h - min(patch, h) + 1, w - min(patch, w) + 1
-        side = max(tall, wide)
+        side = max(self.places(shape))
         window = self.window or max(1, -(-side // 4))
         stride = self.stride or max(1, window // 2)
         map_window = self.map_window or window
@@ -81,7 +78,17 @@ class Layer:
                     f"{name} must be at most {side}, the number of patch positions a side, got {value}; take a smaller "
                     "one, or larger images"
                 )
+        patch = self._side(shape)
         return replace(self, patch=patch, window=window, stride=stride, map_window=map_window, map_stride=map_stride)
+
+    def places(self, shape: tuple[int, int, int]) -> tuple[int, int]:
+        """Patch positions (H, W) on maps of shape (c, h, w); a map lower or narrower than the patch has one."""
+        side = self._side(shape)
+        return max(1, shape[1] - side + 1), max(1, shape[2] - side + 1)
+
+    def _side(self, shape: tuple[int, int, int]) -> int:
+        """The side of the patches."""
+        return self.patch or min(5 if min(shape[1:]) >= 20 else 3, max(shape[1:]))
 
 
 def linear_layer(patch: int, radius: float, filters: int, *, window: int = 1, stride: int = 1) -> Layer:
@@ -124,8 +131,23 @@ def layers_of(
 
 
 def default_layers(count: int, shape: tuple[int, int, int]) -> tuple[Layer, ...]:
-    """Default settings of ``count`` layers for images of shape (c, h, w)."""
+    """Default settings of ``count`` layers for images of shape (c, h, w).
+
+    One layer pools over a quarter of the image. Of several, all but the last pool little, so that the next has maps to
+    read: about 12 positions a side after the first; the later ones pool over two fifths.
+    """
     signal = 1 in shape[1:]  # the level of a signal is information
-    first = Layer(contrast=None, ridge=1e-3) if signal else Layer()
-    later = Layer(patch=3, width=1000)
-    return (first, *(later for _ in range(count - 1)))
+    layer = Layer(contrast=None, ridge=1e-3) if signal else Layer()
+    layers: list[Layer] = []
+    while len(layers) < count - 1:
+        side = max(layer.places(shape))
+        window = max(1, side // 12 if not layers else min(2, side // 4))
+        layer = replace(layer, width=500, components=128, window=window, stride=window)
+        layers.append(layer)
+        tall, wide = (max(1, size // window) for size in layer.places(shape))
+        shape = (layer.filters, tall, wide)
+        layer = Layer(patch=min(3, max(tall, wide)))
+    if not layers:
+        return (layer,)
+    window = max(1, 2 * max(layer.places(shape)) // 5)
+    return (*layers, replace(layer, window=window, stride=max(1, window // 2)))

@@ -54,8 +54,11 @@ def layers(system: str, scale: Scale) -> "Sequence[Layer] | int":
     count = int(system[-1])
     if scale is Scale.SMOKE:
         return count
-    first = Layer(patch=5, kernel=Gaussian(0.6), width=1000, window=6, stride=3, components=256, power=0.3, radius=150)
-    return (first,)
+    if count == 1:
+        return (Layer(patch=5, kernel=Gaussian(0.6), width=2000, window=6, stride=3, components=256, radius=150),)
+    first = Layer(patch=5, kernel=Gaussian(0.6), width=500, window=2, stride=2, components=128, radius=150, filters=32)
+    second = Layer(patch=3, kernel=Gaussian(0.6), width=1000, window=4, stride=2, components=256, radius=150)
+    return (first, second)
 
 
 def cells(scale: Scale) -> list[Cell]:
