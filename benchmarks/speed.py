@@ -1,6 +1,6 @@
 """Training CPU time of triptych against the published algorithm in plain NumPy (plain_ccnn.py): one thread, same data.
 
-Four questions, each side in a process of its own, phases printed:
+Three questions, each side in a process of its own, phases printed:
   same model, 1 layer   the plain version's first layer, and ours with the same patches, width, gamma, pooling and radius
                         (all 500 features kept), stopped at the first step at which the training loss is at most its loss
   one layer             the fewest of --steps solver steps with which our fast layer errs at most as often on test images

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from triptych.ccnn import model
-from triptych.ccnn.inputs import as_maps, plain, scale_of, shape_of_images
+from triptych.ccnn.inputs import as_maps, as_rows, check_form, plain, scale_of, shape_of_images
 from triptych.ccnn.layer import ConvexLayer, Effort, fit_layer, nuclear_norm_and_rank
 from triptych.ccnn.settings import Layer, layers_of
 from triptych.check import InputError, choice, real, whole, wrong
@@ -79,6 +79,8 @@ class CCNNClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
     n_iter_ : int
         Most solver steps that a layer took.
 
+    Notes
+    -----
     Raises InputError (a ValueError) where X, y or a parameter is wrong. What is convex is each layer, given the ones
     before it; the network as a whole is trained greedily.
 
@@ -128,12 +130,13 @@ class CCNNClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
 
         X is (n, d), (n, h, w) or (n, c, h, w), NumPy or torch, or `Images`.
         """
-        X, y = validate_data(self, plain(X), plain(y), allow_nd=True, dtype="numeric")
+        X, form = as_rows(X)
+        X, y = validate_data(self, X, plain(y), dtype="numeric")
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise InputError(f"y must hold at least two classes, got one class, {self.classes_[0]!r}")
-        self.image_shape_ = shape_of_images(X, self.image_shape)
+            raise InputError(f"y must hold at least two classes, got one class, {self.classes_.tolist()[0]!r}")
+        self.image_shape_ = shape_of_images(form or X.shape[1:], self.image_shape)
         settings = layers_of(self.layers, self.radius, self.image_shape_)
         self.scale_ = scale_of(X)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -158,7 +161,8 @@ class CCNNClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Labels (n,)."""
-        return self.classes_[self._logits(X).argmax(1).cpu().numpy()]
+        chosen = self._logits(X).argmax(1).cpu().numpy()
+        return self.classes_[chosen]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities (n, n_classes): the softmax of the last layer's logits."""
@@ -183,16 +187,22 @@ class CCNNClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
     def _maps(self, X: Any) -> tuple[Tensor, bool]:
         """The maps that the last layer reads, and whether X came as rows."""
         check_is_fitted(self)
-        X = validate_data(self, plain(X), allow_nd=True, dtype="numeric", reset=False)
+        X, form = as_rows(X)
+        check_form(form, self.image_shape_)
+        X = validate_data(self, X, dtype="numeric", reset=False)
         maps = as_maps(X, self.image_shape_, device_of(self.device))
         for layer in self.layers_[:-1]:
             maps = layer.transform(maps)
-        return maps, X.ndim == 2
+        return maps, form is None
 
     def _logits(self, X: Any) -> Tensor:
-        return self.layers_[-1].logits(self._maps(X)[0])
+        maps, _ = self._maps(X)
+        return self.layers_[-1].logits(maps)
 
     def _effort(self, number: int) -> Effort:
+        if not callable(self.verbose):
+            whole("verbose", self.verbose, low=0, remedy="0 is silent, 1 prints, a function is called")
+
         def progress(step: int, certificate: Certificate) -> None:
             if callable(self.verbose):
                 self.verbose(number, step, certificate)
@@ -207,7 +217,7 @@ class CCNNClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         return Effort(
             tol=real("tol", self.tol, above=0.0),
             max_steps=whole("max_iter", self.max_iter),
-            memory=int(real("memory_limit", self.memory_limit, low=0.0) * 2**30),
+            memory=int(real("memory_limit", self.memory_limit, low=0.0, high=1e9) * 2**30),
             precision=PRECISIONS[choice("precision", self.precision, PRECISIONS)],
             progress=progress,
         )
@@ -241,7 +251,7 @@ def device_of(name: Any) -> torch.device:
     """The torch device of a name. Raises InputError where there is none."""
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, TypeError, AssertionError):
         raise wrong("device", "a torch device that this machine has, such as 'cpu' or 'cuda'", name) from None
     return device

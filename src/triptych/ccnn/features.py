@@ -16,6 +16,7 @@ from triptych.check import InputError
 
 SAMPLE_PATCHES = 200_000  # rows for the patches' covariance
 SAMPLE_POSITIONS = 50_000  # rows for the pooled features' covariance
+TINY = 1e-20  # a variance below it is rounding: constant patches are left as they are
 CHUNK_ENTRIES = 4_000_000  # features of a chunk before pooling: 8 MB in bf16
 
 
@@ -81,9 +82,11 @@ class PatchFeatures:
     def pooled(self, maps: Tensor) -> Tensor:
         """The pooled pointwise part of the expansion for a chunk of maps (n, c, h, w): (n, P, m) in ``dtype``."""
         raw = self.expansion.raw(self.patches(maps).to(self.dtype))
-        planes = raw.view(len(maps), *self.places, -1).permute(0, 3, 1, 2)
+        planes = raw.view(len(maps), *self.places, raw.shape[1]).permute(0, 3, 1, 2)
         window = (min(self.window, self.places[0]), min(self.window, self.places[1]))
-        return avg_pool2d(planes, window, self.stride).permute(0, 2, 3, 1).reshape(len(maps), self.positions, -1)
+        return (
+            avg_pool2d(planes, window, self.stride).permute(0, 2, 3, 1).reshape(len(maps), self.positions, raw.shape[1])
+        )
 
     def patches(self, maps: Tensor) -> Tensor:
         """Normalised and whitened patches (N, d), E ‖z‖₂² = 1, of a chunk of maps; a ball kernel's are moved into the ball."""
@@ -110,12 +113,12 @@ class PatchFeatures:
     def _chunk(self, maps: Tensor) -> Tensor:
         mix, offset = self._folded
         raw = self.pooled(maps)
-        rows = raw.view(-1, raw.shape[2]) @ mix
-        return (rows.to(offset.dtype) - offset).view(len(maps), self.positions, -1)
+        rows = raw.flatten(0, 1) @ mix.to(raw.device)
+        return (rows.to(offset.dtype) - offset.to(raw.device)).view(len(maps), self.positions, self.components)
 
     def filtered(self, filters: Tensor, window: int, stride: int) -> "PatchFeatures":
         """The same features after filters (q, r), at another pooling: a layer's maps are these."""
-        return replace(self, mix=self.mix @ filters.to(self.mix), window=window, stride=stride)
+        return replace(self, mix=(self.mix @ filters.to(self.mix)).contiguous(), window=window, stride=stride)
 
 
 def fit_features(
@@ -146,7 +149,9 @@ def fit_features(
             torch.eye(len(mean), dtype=torch.float64) if settings.ridge is None else whitening(second, settings.ridge)
         )
         power = (matrix @ second @ matrix).trace()
-        blank = replace(blank, mean=mean.float(), whiten=(matrix * power.clamp_min(1e-30).rsqrt()).float())
+        blank = replace(
+            blank, mean=mean.float().cpu(), whiten=(matrix * (power.rsqrt() if power > TINY else 1.0)).float().cpu()
+        )
     expansion = _expansion(blank, sample, rng)
     dtype = expansion.dtype if precision is None or expansion.dtype == torch.float64 else precision
     some = maps[order[: max(1, -(-SAMPLE_POSITIONS // blank.positions))].sort().values]
@@ -176,10 +181,11 @@ def _with_components(features: PatchFeatures, sample: Tensor) -> PatchFeatures:
     if not settings.centre:
         second, mean = second + torch.outer(mean, mean), torch.zeros_like(mean)
     values, vectors = torch.linalg.eigh(second)
-    keep = min(settings.components or expansion.width, int((values > 1e-9 * values[-1]).sum()))
-    values, vectors = values.flip(0)[:keep].clamp_min(1e-30), vectors.flip(1)[:, :keep]
+    keep = min(settings.components or expansion.width, max(1, int((values > 1e-9 * values[-1]).sum())))
+    values, vectors = values.flip(0)[:keep].clamp_min(TINY), vectors.flip(1)[:, :keep]
     scale = values.pow(1 - 2 * settings.power).sum().sqrt()
-    return replace(features, centre=mean.to(exact), mix=(vectors * values.pow(-settings.power) / scale).to(exact))
+    mix = vectors * (values.pow(-settings.power) / scale)
+    return replace(features, centre=mean.to("cpu", exact), mix=mix.to("cpu", exact).contiguous())
 
 
 def _moments(chunks: Iterator[Tensor]) -> tuple[Tensor, Tensor]:

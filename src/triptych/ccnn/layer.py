@@ -61,7 +61,7 @@ class ConvexLayer:
         for part in maps.split(f.chunk):
             Z = f(part).flatten(1).to(stored)
             exact = torch.promote_types(stored, torch.float32)
-            parts.append(Z.to(exact) @ weights.to(exact))
+            parts.append(Z.to(exact) @ weights.to(Z.device, exact))
         return torch.cat(parts)
 
     def transform(self, maps: Tensor) -> Tensor:
@@ -128,10 +128,10 @@ def layer_problem(features: PatchFeatures, maps: Tensor, labels: Tensor, classes
 
 def read_filters(features: PatchFeatures, solution: Solution, maps: Tensor) -> ConvexLayer:
     """The layer of a solution: filters from the singular vectors of A, maps scaled to root mean square 1 on some images."""
-    A = solution.x[0]
+    A = solution.x[0].cpu().contiguous()
     left, values, _ = torch.linalg.svd(A, full_matrices=False)
     keep = max(1, min(features.settings.filters, int((values > RANK_TOLERANCE * values[0]).sum())))
-    layer = ConvexLayer(features, A, left[:, :keep] * values[:keep].sqrt(), 1.0, solution)
+    layer = ConvexLayer(features, A, (left[:, :keep] * values[:keep].sqrt()).contiguous(), 1.0, solution)
     scale = layer.transform(maps[:500]).double().square().mean().sqrt()
     return replace(layer, map_scale=1.0 / float(scale) if scale > 0 else 1.0)
 

@@ -1,6 +1,5 @@
-"""Saved models: a fitted `CCNNClassifier` as a folder of safetensors and JSON, and back."""
+"""Saved models: a fitted `CCNNClassifier` as a folder of safetensors and JSON, and back; the same fit, the same bytes."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +9,10 @@ from torch import Tensor
 
 from triptych import store
 from triptych.ccnn.features import PatchFeatures
-from triptych.ccnn.kernels import Cosine, Expansion, Identity, Kernel, Monomials, Nystrom
+from triptych.ccnn.kernels import Cosine, Expansion, Identity, Kernel, Linear, Monomials, Nystrom
 from triptych.ccnn.layer import ConvexLayer
 from triptych.ccnn.settings import KERNELS, Layer
-from triptych.check import InputError
+from triptych.check import InputError, real, whole
 from triptych.convex import Check, Solution, Status
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 KIND = "ccnn"
 PARAMETERS = ("radius", "tol", "max_iter", "image_shape", "memory_limit", "precision")
+DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError, ArithmeticError)
 
 
 def save(classifier: "CCNNClassifier", folder: str | Path) -> Path:
@@ -39,7 +39,7 @@ def save(classifier: "CCNNClassifier", folder: str | Path) -> Path:
         "scale": classifier.scale_,
         "image_shape": list(classifier.image_shape_),
         "n_features_in": int(classifier.n_features_in_),
-        "parameters": {name: getattr(classifier, name) for name in PARAMETERS},
+        "parameters": {name: _plain(getattr(classifier, name)) for name in PARAMETERS},
         "layers": [_facts(layer) for layer in classifier.layers_],
     }
     return store.save(folder, tensors, meta, kind=KIND)
@@ -49,42 +49,54 @@ def load(cls: "type[CCNNClassifier]", folder: str | Path) -> "CCNNClassifier":
     """Read what `save` wrote. Raises InputError for a folder of another kind, and for any damage."""
     tensors, meta = store.load(folder, kind=KIND)
     try:
-        layers = [
-            _layer(facts, {key.split(".", 1)[1]: t for key, t in tensors.items() if key.startswith(f"{number}.")})
-            for number, facts in enumerate(meta["layers"])
-        ]
-        parameters = dict(meta["parameters"])
-        if parameters["image_shape"] is not None:
-            parameters["image_shape"] = tuple(parameters["image_shape"])
-        classifier = cls([layer.settings for layer in layers], **parameters)
-        classifier.classes_ = np.array(meta["classes"], dtype=meta["classes_dtype"])
-        classifier.scale_ = float(meta["scale"])
-        classifier.image_shape_ = tuple(meta["image_shape"])
-        classifier.n_features_in_ = int(meta["n_features_in"])
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise InputError(f"{folder} is no model of this version ({error}); fit and save it again") from error
+        return _classifier(cls, tensors, meta)
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{folder} is no model of this version ({reason}); fit and save it again") from error
+
+
+def _classifier(cls: "type[CCNNClassifier]", tensors: dict[str, Tensor], meta: dict[str, Any]) -> "CCNNClassifier":
+    """The classifier of saved parts, tried on a blank image: parts that do not fit together raise here, not later."""
+    if not all(bool(t.isfinite().all()) for t in tensors.values()):
+        raise ValueError("a tensor holds values that are not finite")
+    c, h, w = (whole("image_shape", size) for size in meta["image_shape"])
+    layers = [
+        _layer(facts, {key.split(".", 1)[1]: t for key, t in tensors.items() if key.startswith(f"{number}.")})
+        for number, facts in enumerate(meta["layers"])
+    ]
+    parameters = dict(meta["parameters"])
+    if parameters["image_shape"] is not None:
+        parameters["image_shape"] = tuple(parameters["image_shape"])
+    classifier = cls([layer.settings for layer in layers], **parameters)
+    classifier.classes_ = np.array(list(meta["classes"]), dtype=meta["classes_dtype"])
+    classifier.scale_ = real("scale", meta["scale"], above=0.0)
+    classifier.image_shape_ = (c, h, w)
+    classifier.n_features_in_ = whole("n_features_in", meta["n_features_in"])
     classifier.layers_ = layers
+    if classifier.n_features_in_ != c * h * w or any(layer.classes != len(classifier.classes_) for layer in layers):
+        raise ValueError("the numbers of pixels or classes do not agree")
     classifier._describe()
+    blank = np.zeros((1, classifier.n_features_in_), np.uint8)
+    classifier.predict(blank)
+    classifier.transform(blank)
     return classifier
 
 
 def _tensors(layer: ConvexLayer) -> dict[str, Tensor]:
     """The tensors that define a layer."""
-    f, solution = layer.features, layer.solution
+    f = layer.features
     named = {"A": layer.A, "filters": layer.filters, "centre": f.centre, "mix": f.mix}
     if f.mean is not None and f.whiten is not None:
         named |= {"mean": f.mean, "whiten": f.whiten}
-    history = [
-        [check.step, float(check.objective), float(check.lower_bound), check.seconds] for check in solution.history
-    ]
-    named["history"] = torch.tensor(history, dtype=torch.float64)
     return named | {f"expansion.{name}": value for name, value in f.expansion.tensors().items()}
 
 
 def _facts(layer: ConvexLayer) -> dict[str, Any]:
-    """The rest of a layer, as JSON."""
+    """The rest of a layer, as JSON; no time of day and no duration, so that the same fit has the same bytes."""
     f, s = layer.features, layer.solution
-    settings = asdict(f.settings) | {"kernel": [f.settings.kernel.name, asdict(f.settings.kernel)]}  # pyright: ignore
+    kernel = f.settings.kernel
+    settings = {name: _plain(value) for name, value in vars(f.settings).items()}
+    settings["kernel"] = [kernel.name, {name: _plain(value) for name, value in vars(kernel).items()}]
     return {
         "settings": settings,
         "shape": list(f.shape),
@@ -96,6 +108,7 @@ def _facts(layer: ConvexLayer) -> dict[str, Any]:
         "steps": int(s.steps),
         "objective": float(s.objective),
         "lower_bound": float(s.lower_bound),
+        "history": [[check.step, float(check.objective), float(check.lower_bound)] for check in s.history],
     }
 
 
@@ -104,23 +117,26 @@ def _layer(facts: dict[str, Any], tensors: dict[str, Tensor]) -> ConvexLayer:
     name, kernel_fields = facts["settings"]["kernel"]
     settings = Layer(**(facts["settings"] | {"kernel": KERNELS[name](**kernel_fields)}))
     parts = {key.removeprefix("expansion."): t for key, t in tensors.items() if key.startswith("expansion.")}
-    c, h, w = facts["shape"]
+    c, h, w = (whole("shape", size) for size in facts["shape"])
+    dtype = getattr(torch, facts["dtype"])
+    if isinstance(settings.kernel, Linear) != ("whiten" not in tensors) or ("mean" in tensors) != ("whiten" in tensors):
+        raise ValueError("whitening and kernel do not agree")
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError("the dtype is not one of floating-point numbers")
     features = PatchFeatures(
         settings, (c, h, w), _expansion(facts["expansion"], settings.kernel, parts),
         tensors.get("mean"), tensors.get("whiten"), tensors["centre"], tensors["mix"],
-        settings.window or 1, settings.stride or 1, getattr(torch, facts["dtype"]), float(facts["scale"]),
+        whole("window", settings.window), whole("stride", settings.stride), dtype, real("scale", facts["scale"], above=0),
     )  # fmt: skip
     A = tensors["A"]
-    one = torch.tensor
+    if tuple(A.shape) != (features.components, A.shape[1] // features.positions * features.positions):
+        raise ValueError("A does not fit the features")
     history = tuple(
-        Check(int(step), one([objective]).double(), one([bound]).double(), seconds)
-        for step, objective, bound, seconds in tensors["history"].tolist()
+        Check(whole("step", step), _one(objective), _one(bound), 0.0) for step, objective, bound in facts["history"]
     )
-    solution = Solution(
-        A[None], (Status[facts["status"]],), one([facts["steps"]]),
-        one([facts["objective"]], dtype=torch.float64), one([facts["lower_bound"]], dtype=torch.float64), history,
-    )  # fmt: skip
-    return ConvexLayer(features, A, tensors["filters"], float(facts["map_scale"]), solution)
+    steps, status = torch.tensor([whole("steps", facts["steps"])]), (Status[facts["status"]],)
+    solution = Solution(A[None], status, steps, _one(facts["objective"]), _one(facts["lower_bound"]), history)
+    return ConvexLayer(features, A, tensors["filters"], real("map_scale", facts["map_scale"], above=0), solution)
 
 
 def _expansion(kind: str, kernel: Kernel, parts: dict[str, Tensor]) -> Expansion:
@@ -130,3 +146,15 @@ def _expansion(kind: str, kernel: Kernel, parts: dict[str, Tensor]) -> Expansion
     if kind == "Identity":
         return Identity(int(parts["dim"]))
     return {"Cosine": Cosine, "Monomials": Monomials}[kind](**parts)
+
+
+def _one(value: Any) -> Tensor:
+    """A finite number as a float64 tensor (1,)."""
+    return torch.tensor([real("a number of the certificate", value)], dtype=torch.float64)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers as Python's, which JSON can hold; also within a tuple."""
+    if isinstance(value, tuple | list):
+        return [_plain(part) for part in value]
+    return value.item() if isinstance(value, np.generic) else value
