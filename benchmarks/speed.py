@@ -52,7 +52,7 @@ def same_model(options: argparse.Namespace) -> dict:
     from triptych.ccnn.features import fit_features
     from triptych.ccnn.kernels import Gaussian
     from triptych.ccnn.layer import layer_problem
-    from triptych.ccnn.patches import contrast_normalise, covariance, extract_patches, whitening
+    from triptych.ccnn.patches import contrast_normalise, extract_patches, whitening
     from triptych.ccnn.settings import Layer
     from triptych.convex import fista
 
@@ -60,7 +60,7 @@ def same_model(options: argparse.Namespace) -> dict:
     start = time.process_time()
     # our gamma acts on patches scaled to mean square 1: the same kernel needs that square
     some = contrast_normalise(extract_patches(images[:500] / 255.0, (5, 5)), 0.1)
-    _, S = covariance(some)
+    S = torch.cov(some.double().mT, correction=0)
     W = whitening(S, 0.1)
     gamma = 0.2 * float((W @ S @ W).trace())
     layer = Layer(

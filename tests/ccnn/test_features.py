@@ -238,8 +238,9 @@ def test_filters_act_on_the_features_and_the_maps_have_a_pooling_of_their_own(se
     ],
     ids=["random", "monomials", "nystrom", "linear"],
 )
-def test_the_dtype_is_the_coarsest_that_is_safe(settings, expected):
+def test_the_dtype_is_the_coarsest_that_is_safe_where_there_are_many(settings, expected, monkeypatch):
     """And safe means: the relative error against float64 is small (bfloat16 has 8 bits, and rounds several times)."""
+    monkeypatch.setattr(module, "FEW_ENTRIES", 0)
     train, test = digits(0, 60), digits(60, 90)
     found, exact = fitted(settings, train, precision=None), fitted(settings, train)(test)
     assert found.dtype == expected
@@ -304,3 +305,8 @@ def test_what_is_left_open_follows_from_the_shape(shape, patch, window, stride, 
     assert (settings.patch, settings.window, settings.stride) == (patch, window, stride)
     assert (settings.map_window, settings.map_stride) == (window, stride)
     assert fit_features(torch.rand(6, *shape, generator=rng()), Layer(width=4), rng()).grid == grid
+
+
+def test_few_features_are_float32_where_the_choice_is_free():
+    assert fitted(SMALL, digits(0, 60), precision=None).dtype == torch.float32
+    assert fitted(SMALL, digits(0, 60), precision=torch.bfloat16).dtype == torch.bfloat16

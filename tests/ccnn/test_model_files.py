@@ -267,15 +267,25 @@ def test_an_edited_field_never_ends_in_a_traceback(value, folder):
     assert not broken
 
 
+@pytest.mark.parametrize("names", [[0, 1], [0, 1, 2, 3], []], ids=len)
+def test_a_model_of_other_classes_than_its_own_is_refused(names, folder):
+    edit(folder, lambda head: head["meta"].update(classes=names))
+    refused(folder, "is no model of this version")
+
+
 NAMES = ("0.A", "0.mix", "0.centre", "0.expansion.weight", "0.mean", "0.whiten")
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("damage", ["missing", "narrow", "not finite"])
+@pytest.mark.parametrize("damage", ["missing", "narrow", "short", "not finite"])
 def test_tensors_of_another_model_are_refused(name, damage, folder):
     """The checksum is right, so that what was written was wrong: they do not fit together, or hold no numbers."""
     tensors = load_file(folder / store.TENSORS)
-    changed = {"narrow": tensors[name][..., :-1].contiguous(), "not finite": torch.full_like(tensors[name], torch.nan)}
+    changed = {
+        "narrow": tensors[name][..., :-1].contiguous(),
+        "short": tensors[name][:-1].contiguous(),
+        "not finite": torch.full_like(tensors[name], torch.nan),
+    }
     del tensors[name]
     if damage in changed:
         tensors[name] = changed[damage]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from triptych.ccnn.patches import contrast_normalise, covariance, extract_patches, whitening
+from triptych.ccnn.patches import contrast_normalise, extract_patches, whitening
 from triptych.check import InputError
 
 
@@ -74,11 +74,3 @@ def test_whitening_without_a_ridge_gives_the_identity(rng):
     errors = [float((W @ S @ W - torch.eye(6)).abs().max()) for W in (whitening(S, r) for r in (1e-2, 1e-5, 1e-11))]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 1e-9
-
-
-def test_covariance_is_numpys_and_survives_a_large_mean(rng):
-    rows = normal(50, 4, rng=rng).float() + 1e3
-    mean, second = covariance(rows)
-    exact = rows.numpy().astype(np.float64)
-    np.testing.assert_allclose(mean.numpy(), exact.mean(0), rtol=1e-12)
-    np.testing.assert_allclose(second.numpy(), np.cov(exact.T, bias=True), rtol=1e-9)

@@ -45,7 +45,8 @@ class CCNNClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
     memory_limit : float, default=4.0
         GiB for the features of one layer; those that do not fit are made again at every step.
     precision : {"auto", "bfloat16", "float32", "float64"}, default="auto"
-        What features are computed and stored in; "auto" takes the coarsest that the layer's expansion is safe in.
+        What features are computed and stored in; "auto" takes the coarsest that the layer's expansion is safe in, but
+        float32 where there are few (at most 2^23 numbers).
     device : str or torch.device, default="cpu"
         Where the features and the solver live.
     random_state : int, RandomState or None, default=None
@@ -82,7 +83,8 @@ class CCNNClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
     Notes
     -----
     Raises InputError (a ValueError) where X, y or a parameter is wrong. What is convex is each layer, given the ones
-    before it; the network as a whole is trained greedily.
+    before it; the network as a whole is trained greedily. There is no intercept: features are centred, and class shares
+    are expressed through them alone.
 
     References
     ----------
@@ -190,6 +192,12 @@ class CCNNClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         X, form = as_rows(X)
         check_form(form, self.image_shape_)
         X = validate_data(self, X, dtype="numeric", reset=False)
+        if self.scale_ == 255.0 and X.dtype.kind == "f" and X.size and X.min() >= 0 and 0 < X.max() <= 1:
+            warnings.warn(
+                "X holds numbers from 0 to 1, but the model was trained on pixels from 0 to 255; multiply X by 255",
+                UserWarning,
+                stacklevel=4,
+            )
         maps = as_maps(X, self.image_shape_, device_of(self.device))
         for layer in self.layers_[:-1]:
             maps = layer.transform(maps)

@@ -16,6 +16,7 @@ from triptych.check import InputError
 
 SAMPLE_PATCHES = 200_000  # rows for the patches' covariance
 SAMPLE_POSITIONS = 50_000  # rows for the pooled features' covariance
+FEW_ENTRIES = 1 << 23  # features that are float32 where the choice is free: speed is no matter, exact kernels are
 TINY = 1e-20  # a variance below it is rounding: constant patches are left as they are
 CHUNK_ENTRIES = 4_000_000  # features of a chunk before pooling: 8 MB in bf16
 
@@ -107,8 +108,13 @@ class PatchFeatures:
             raise InputError(
                 f"images must have the shape of the training images, {self.shape}, got {tuple(maps.shape[1:])}"
             )
-        parts = [self._chunk(part) for part in maps.split(self.chunk)]
-        return torch.cat(parts) if parts else maps.new_zeros(0, self.positions, self.components)
+        # one block that is filled: many small results that outlive large temporaries fragment the heap without bound
+        exact = torch.promote_types(self.dtype, torch.float32)
+        rows = torch.empty(len(maps), self.positions, self.components, dtype=exact, device=maps.device)
+        for first in range(0, len(maps), self.chunk):
+            part = slice(first, first + self.chunk)
+            rows[part] = self._chunk(maps[part])
+        return rows
 
     def _chunk(self, maps: Tensor) -> Tensor:
         mix, offset = self._folded
@@ -132,7 +138,7 @@ def fit_features(
     """Learn whitening, expansion, centre and principal components from training maps (n, c, h, w) times ``scale``.
 
     Statistics come from these images alone, from a random part of them where there are more than are needed. ``precision`` overrides the
-    dtype that the kernel's expansion names as safe.
+    choice of dtype: the coarsest that the expansion is safe in, but float32 at least where there are few features.
     """
     shape = (int(maps.shape[1]), int(maps.shape[2]), int(maps.shape[3]))
     settings = settings.resolved(shape)
@@ -153,7 +159,10 @@ def fit_features(
             blank, mean=mean.float().cpu(), whiten=(matrix * (power.rsqrt() if power > TINY else 1.0)).float().cpu()
         )
     expansion = _expansion(blank, sample, rng)
-    dtype = expansion.dtype if precision is None or expansion.dtype == torch.float64 else precision
+    dtype = precision or expansion.dtype
+    entries = len(maps) * blank.positions * min(settings.components or expansion.width, expansion.width)
+    if expansion.dtype == torch.float64 or (precision is None and dtype == torch.bfloat16 and entries <= FEW_ENTRIES):
+        dtype = torch.promote_types(expansion.dtype, torch.float32)
     some = maps[order[: max(1, -(-SAMPLE_POSITIONS // blank.positions))].sort().values]
     return _with_components(replace(blank, expansion=expansion, dtype=dtype), some)
 

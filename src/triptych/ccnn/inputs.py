@@ -11,7 +11,6 @@ from torch import Tensor
 from triptych.check import InputError, wrong
 from triptych.images import Images
 
-
 SMALLEST = 1e-36  # below it pixels, and what they are divided by, leave float32's normal numbers
 
 

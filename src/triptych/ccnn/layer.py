@@ -57,12 +57,13 @@ class ConvexLayer:
         f, stored = self.features, stored_dtype(self.features)
         W = FeatureRows(torch.empty(0, f.positions * f.components), components=f.components, classes=self.classes)
         weights = W.weights(self.A[None])
-        parts = []
-        for part in maps.split(f.chunk):
-            Z = f(part).flatten(1).to(stored)
-            exact = torch.promote_types(stored, torch.float32)
-            parts.append(Z.to(exact) @ weights.to(Z.device, exact))
-        return torch.cat(parts)
+        exact = torch.promote_types(stored, torch.float32)
+        weights = weights.to(maps.device, exact)
+        logits = torch.empty(len(maps), self.classes, dtype=exact, device=maps.device)
+        for first in range(0, len(maps), f.chunk):
+            part = slice(first, first + f.chunk)
+            logits[part] = f(maps[part]).flatten(1).to(stored).to(exact) @ weights
+        return logits
 
     def transform(self, maps: Tensor) -> Tensor:
         """The layer's maps (n, r, P0, P1) of maps (n, c, h, w), in the dtype of its features."""

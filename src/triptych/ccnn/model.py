@@ -1,7 +1,8 @@
 """Saved models: a fitted `CCNNClassifier` as a folder of safetensors and JSON, and back; the same fit, the same bytes."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,15 +16,35 @@ from triptych.ccnn.settings import KERNELS, Layer
 from triptych.check import InputError, real, whole
 from triptych.convex import Check, Solution, Status
 
-if TYPE_CHECKING:
-    from triptych.ccnn.estimator import CCNNClassifier
-
 KIND = "ccnn"
 PARAMETERS = ("radius", "tol", "max_iter", "image_shape", "memory_limit", "precision")
 DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError, ArithmeticError)
 
 
-def save(classifier: "CCNNClassifier", folder: str | Path) -> Path:
+class Fitted(Protocol):
+    """What is saved of a classifier, and set when it is loaded."""
+
+    classes_: np.ndarray
+    scale_: float
+    image_shape_: tuple[int, int, int]
+    n_features_in_: int
+    layers_: list[ConvexLayer]
+
+    def _describe(self) -> None: ...
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Labels (n,)."""
+        ...
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Feature maps."""
+        ...
+
+
+C = TypeVar("C", bound=Fitted)
+
+
+def save(classifier: Fitted, folder: str | Path) -> Path:
     """Write a fitted classifier; labels must be numbers, strings or booleans. Raises InputError otherwise."""
     classes = classifier.classes_
     if classes.dtype.kind not in "iufbUO" or not all(isinstance(c, str | int | float | bool) for c in classes.tolist()):
@@ -45,7 +66,7 @@ def save(classifier: "CCNNClassifier", folder: str | Path) -> Path:
     return store.save(folder, tensors, meta, kind=KIND)
 
 
-def load(cls: "type[CCNNClassifier]", folder: str | Path) -> "CCNNClassifier":
+def load(cls: Callable[..., C], folder: str | Path) -> C:
     """Read what `save` wrote. Raises InputError for a folder of another kind, and for any damage."""
     tensors, meta = store.load(folder, kind=KIND)
     try:
@@ -55,7 +76,7 @@ def load(cls: "type[CCNNClassifier]", folder: str | Path) -> "CCNNClassifier":
         raise InputError(f"{folder} is no model of this version ({reason}); fit and save it again") from error
 
 
-def _classifier(cls: "type[CCNNClassifier]", tensors: dict[str, Tensor], meta: dict[str, Any]) -> "CCNNClassifier":
+def _classifier(cls: Callable[..., C], tensors: dict[str, Tensor], meta: dict[str, Any]) -> C:
     """The classifier of saved parts, tried on a blank image: parts that do not fit together raise here, not later."""
     if not all(bool(t.isfinite().all()) for t in tensors.values()):
         raise ValueError("a tensor holds values that are not finite")

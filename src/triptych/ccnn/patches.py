@@ -33,11 +33,3 @@ def whitening(covariance: Tensor, ridge: float) -> Tensor:
     """The symmetric matrix (S + ridge · I)^(-1/2) of a covariance S (d, d): ZCA. Float64 in, float64 out."""
     values, vectors = torch.linalg.eigh(covariance)
     return (vectors * (values.clamp_min(0) + ridge).rsqrt()) @ vectors.mT
-
-
-def covariance(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (d,) and covariance (d, d) of rows (N, d), summed in float64."""
-    rows = rows.double()
-    mean = rows.mean(0)
-    centred = rows - mean
-    return mean, centred.mT @ centred / len(rows)
