@@ -89,16 +89,18 @@ class PatchFeatures:
             avg_pool2d(planes, window, self.stride).permute(0, 2, 3, 1).reshape(len(maps), self.positions, raw.shape[1])
         )
 
-    def patches(self, maps: Tensor) -> Tensor:
-        """Normalised and whitened patches (N, d), E ‖z‖₂² = 1, of a chunk of maps; a ball kernel's are moved into the ball."""
-        settings = self.settings
+    def normalised(self, maps: Tensor) -> Tensor:
+        """Contrast-normalised patches (N, d) of a chunk of maps."""
         exact = torch.float64 if self.dtype == torch.float64 else torch.float32
         z = extract_patches(maps.to(exact) * self.scale, self.patch)
-        if settings.contrast is not None:
-            z = contrast_normalise(z, settings.contrast)
+        return z if self.settings.contrast is None else contrast_normalise(z, self.settings.contrast)
+
+    def patches(self, maps: Tensor) -> Tensor:
+        """Normalised and whitened patches (N, d), E ‖z‖₂² = 1, of a chunk of maps; a ball kernel's are moved into the ball."""
+        z = self.normalised(maps)
         if self.whiten is not None and self.mean is not None:
             z = (z - self.mean.to(z)) @ self.whiten.to(z)
-        if settings.kernel.ball:
+        if self.settings.kernel.ball:
             z = z / torch.linalg.vector_norm(z, dim=1, keepdim=True).clamp_min(1.0)
         return z
 
@@ -150,7 +152,7 @@ def fit_features(
     places = math.prod(blank.places)
     sample = maps[order[: max(1, -(-SAMPLE_PATCHES // places))].sort().values]
     if not isinstance(settings.kernel, Linear):
-        mean, second = _moments(blank.patches(part) for part in sample.split(256))
+        mean, second = _moments(blank.normalised(part) for part in sample.split(256))
         matrix = (
             torch.eye(len(mean), dtype=torch.float64) if settings.ridge is None else whitening(second, settings.ridge)
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
-from cyclopts import Parameter
+from cyclopts import CoercionError, Parameter, Token
 
 Json = Annotated[
     bool,
@@ -17,6 +17,19 @@ Json = Annotated[
         name="--json", negative="", show_default=False, help="Print one JSON object on stdout, all else on stderr."
     ),
 ]
+
+
+def _whole(_: type, tokens: Sequence[Token]) -> int:
+    """A whole number from its digits; cyclopts itself would round 1.5."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise CoercionError(
+            token=tokens[0], target_type=int, msg=f'unable to convert "{tokens[0].value}" into a whole number'
+        ) from None
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
 
 
 class Progress:

@@ -6,7 +6,7 @@ from typing import Any
 
 from cyclopts import App
 
-from triptych.cli.console import Console, Json, Progress, console
+from triptych.cli.console import Console, Json, Progress, Whole, console
 
 SHOWN = 20  # classes on a table; --json has all
 
@@ -17,10 +17,10 @@ app = App(name="data", help="Look at data; fetch well-known sets.")
 def info(
     path: str,
     *,
-    side: int | None = None,
+    side: Whole | None = None,
     fit: str = "crop",
     split: str | None = None,
-    limit: int | None = None,
+    limit: Whole | None = None,
     json: Json = False,
 ) -> None:
     """Say what lies at a path: its kind, splits, shape, classes with their counts, and a checksum.

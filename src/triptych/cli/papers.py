@@ -10,7 +10,7 @@ from triptych.bench.experiment import CellFailed, Context, Experiment, Row, Scal
 from triptych.bench.experiment import run as run_experiment
 from triptych.bench.row import read_rows
 from triptych.check import InputError, nearest
-from triptych.cli.console import Console, Json, console
+from triptych.cli.console import Console, Json, Whole, console
 from triptych.papers import find, names
 from triptych.store import kind_of
 
@@ -31,7 +31,7 @@ def run(
     *,
     out: Path,
     scale: Scale = Scale.SMOKE,
-    seed: int = 0,
+    seed: Whole = 0,
     data: str | None = None,
     where: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     force: Annotated[bool, Parameter(negative="", show_default=False)] = False,
@@ -96,6 +96,8 @@ def report(folder: Path, *, out: Path | None = None, json: Json = False) -> None
     voice = console(json)
     if not folder.is_dir():
         raise InputError(f"folder must be one of saved rows or a saved model, but there is no folder {folder}")
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"out must be a folder, but {out} is a file; choose another name")
     if kind_of(folder) is not None:
         from triptych.cli.ccnn import model_sections
 
