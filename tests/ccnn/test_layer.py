@@ -10,12 +10,15 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn.functional import conv2d
 
+from triptych.ccnn import layer as layer_module
+from triptych.ccnn.features import fit_features
 from triptych.ccnn.kernels import InversePolynomial
-from triptych.ccnn.layer import Effort, fit_layer, layer_problem, nuclear_norm_and_rank, stored_dtype
+from triptych.ccnn.layer import Effort, fit_layer, layer_problem, nuclear_norm_and_rank, solve_layer, stored_dtype
 from triptych.ccnn.linear import from_filters, radius_bound, to_filters
+from triptych.ccnn.problem import FeatureRows, certify_layer
 from triptych.ccnn.settings import Layer, linear_layer
 from triptych.check import InputError
-from triptych.convex import Status
+from triptych.convex import Iterate, Status
 
 TIGHT = Effort(tol=1e-7, max_steps=5000, precision=torch.float64)
 SETTINGS = {
@@ -246,3 +249,43 @@ def test_weights_of_other_filters_are_refused(shape):
 def test_a_matrix_of_other_classes_is_refused(shape):
     with pytest.raises(InputError, match=r"A must be a matrix \(d, P · 3\)"):
         to_filters(torch.zeros(shape), 3)
+
+
+def noise_problem():
+    """Noise with ten classes that a small ball cannot fit: bf16 products stall above a thousandth of log 10."""
+    draw = torch.Generator().manual_seed(0)
+    maps = torch.rand(300, 1, 8, 8, generator=draw)
+    y = torch.randint(0, 10, (300,), generator=draw)
+    settings = Layer(patch=3, width=200, components=100, radius=60.0)
+    found = fit_features(maps, settings, torch.Generator().manual_seed(0), precision=torch.bfloat16)
+    return layer_problem(found, maps, y, 10, 1 << 30)
+
+
+def test_what_bf16_products_have_not_solved_float32_ones_do():
+    """The same stored features, the same problem: history goes on, steps count on, bounds never fall back."""
+    problem, tol = noise_problem(), 2e-4 * math.log(10)
+    seen = []
+    effort = Effort(max_steps=2000, progress=lambda step, certificate: seen.append(step))
+    solution = solve_layer(problem, effort, tol)
+    assert solution.converged
+    assert float(solution.gap) <= tol
+    assert int(solution.steps) > layer_module.ROUGH_STEPS
+    assert seen == sorted(seen) == [check.step for check in solution.history]
+    objectives = [float(check.objective) for check in solution.history]
+    bounds = [float(check.lower_bound) for check in solution.history]
+    assert objectives == sorted(objectives, reverse=True)
+    assert bounds == sorted(bounds)
+    own = certify_layer(problem, Iterate(solution.x))
+    assert float(own.objective) == pytest.approx(float(solution.objective), abs=1e-12)
+
+
+def test_exact_products_of_bf16_features_are_float32s():
+    K = noise_problem().map
+    draw = torch.Generator().manual_seed(1)
+    A, theta = torch.randn(K.shape, generator=draw), torch.randn(1, 300, 10, generator=draw)
+    double = FeatureRows(K.stored.double(), components=K.q, classes=10)
+    for rough, precise, truth in (
+        (K.forward(A), K.exactly().forward(A), double.forward(A.double())),
+        (K.adjoint(theta), K.exactly().adjoint(theta), double.adjoint(theta.double())),
+    ):
+        assert float((precise - truth).norm() / truth.norm()) < 1e-5 < float((rough - truth).norm() / truth.norm())

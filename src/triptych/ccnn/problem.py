@@ -11,6 +11,7 @@ from torch import Tensor
 
 from triptych.convex import Certificate, Iterate, Problem
 
+PRECISE_ROWS = 256  # images whose features are float32 at a time, where products are to be more precise than they are
 CERTIFICATE_ROWS = 64  # images whose features are float64 at a time
 
 
@@ -18,7 +19,8 @@ class FeatureRows:
     """Z of n images as a Linear: A (1, q, P · K) -> logits (1, n, K), exact for the features as stored.
 
     The first images' features (n0, P · q) are held; those of the others are made again at every pass, by
-    ``make(first, last)``. Products are computed in the dtype of the features and returned in float32 at least.
+    ``make(first, last)``. Products are computed in the dtype of the features, or in float32 where ``precise``, and
+    returned in float32 at least.
     """
 
     def __init__(
@@ -30,8 +32,9 @@ class FeatureRows:
         count: int | None = None,
         make: Callable[[int, int], Tensor] | None = None,
         chunk: int = 1024,
+        precise: bool = False,
     ) -> None:
-        self.stored, self.make, self.chunk = stored, make, chunk
+        self.stored, self.make, self.chunk, self.precise = stored, make, chunk, precise
         self.q, self.classes = components, classes
         self.positions = stored.shape[1] // components
         self.n_rows = len(stored) if count is None else count
@@ -59,11 +62,29 @@ class FeatureRows:
         """The inverse of `weights`: (P · q, K) -> (1, q, P · K)."""
         return W.view(self.positions, self.q, self.classes).permute(1, 0, 2).reshape(self.shape)
 
+    def exactly(self) -> "FeatureRows":
+        """The same map of the same stored features, its products computed in float32 at least."""
+        return FeatureRows(
+            self.stored, components=self.q, classes=self.classes, count=self.n_rows, make=self.make, chunk=self.chunk,
+            precise=True,
+        )  # fmt: skip
+
+    def _parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """Rows and their features in the dtype that products are computed in."""
+        exact = _at_least_float32(self.stored.dtype)
+        if not self.precise or exact == self.stored.dtype:
+            yield from self.blocks()
+            return
+        buffer = torch.empty(PRECISE_ROWS, self.stored.shape[1], dtype=exact, device=self.stored.device)
+        for block, features in self.blocks():
+            for first, Z in zip(range(block.start, block.stop, PRECISE_ROWS), features.split(PRECISE_ROWS)):
+                yield slice(first, first + len(Z)), buffer[: len(Z)].copy_(Z)
+
     def forward(self, A: Tensor) -> Tensor:
         """Logits (1, n, K)."""
         W = self.weights(A).mT.contiguous()
         logits = torch.empty(self.n_rows, self.classes, dtype=_at_least_float32(self.stored.dtype), device=A.device)
-        for rows, Z in self.blocks():
+        for rows, Z in self._parts():
             # W' Z': the other order takes twice as long
             logits[rows] = (W.to(Z.dtype) @ Z.mT).mT.to(logits.dtype)
         return logits[None]
@@ -71,7 +92,7 @@ class FeatureRows:
     def adjoint(self, theta: Tensor) -> Tensor:
         """Σ_i z_i theta_i', (1, q, P · K), for theta (1, n, K)."""
         total = 0.0
-        for rows, Z in self.blocks():
+        for rows, Z in self._parts():
             # theta' Z: the other order is 40 times slower in float32
             total = total + (theta[0, rows].mT.to(Z.dtype) @ Z).to(_at_least_float32(Z.dtype))
         return self.matrix(torch.as_tensor(total).mT.contiguous())
