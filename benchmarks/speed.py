@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of MNIST's four IDX .gz files")
     for name, default in {
         "train": 10_000,
-        "test": 10_000,
+        "test": 50_000,
         "seed": 0,
         "layers": 1,
         "steps": 20,
