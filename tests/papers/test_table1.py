@@ -89,6 +89,9 @@ def test_the_report_shows_the_table_the_certificate_filters_and_mistakes(smoke):
     published = table.headers.index("published")
     assert [line[published] for line in text if line[0] == "PCANet-2"] == ["1.06"]
     assert "not run" not in str(text)
+    rank = table.headers.index("rank")
+    assert {line[0]: line[rank] for line in text}["SVM_rbf"] == "–"
+    assert {line[0]: line[rank] for line in text}["CCNN-1"] == "interpolates"
     assert "smoke" in str(table.made).lower()
 
 

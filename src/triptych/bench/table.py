@@ -86,6 +86,8 @@ def _chosen(rows: Sequence[Row], line: Line) -> list[Row]:
 def _measured(line: Line, rows: Sequence[Row], column: Column) -> Entry:
     if not rows:
         return Entry(NOT_RUN if line.where is not None else NONE)
+    if not any(column.key in row.metrics for row in rows):
+        return Entry(NONE)
     values = [value for row in rows if (value := row.metrics.get(column.key)) is not None]
     if not values:
         return Entry(column.missing)
