@@ -139,8 +139,9 @@ def fit_features(
 ) -> PatchFeatures:
     """Learn whitening, expansion, centre and principal components from training maps (n, c, h, w) times ``scale``.
 
-    Statistics come from these images alone, from a random part of them where there are more than are needed. ``precision`` overrides the
-    choice of dtype: the coarsest that the expansion is safe in, but float32 at least where there are few features.
+    Statistics come from these images alone, from a random part of them where there are more than are needed.
+    ``precision`` overrides the choice of dtype: the coarsest that the expansion is safe in, but float32 at least where
+    there are few features.
     """
     shape = (int(maps.shape[1]), int(maps.shape[2]), int(maps.shape[3]))
     settings = settings.resolved(shape)
@@ -153,9 +154,7 @@ def fit_features(
     sample = maps[order[: max(1, -(-SAMPLE_PATCHES // places))].sort().values]
     if not isinstance(settings.kernel, Linear):
         mean, second = _moments(blank.normalised(part) for part in sample.split(256))
-        matrix = (
-            torch.eye(len(mean), dtype=torch.float64) if settings.ridge is None else whitening(second, settings.ridge)
-        )
+        matrix = torch.eye(len(mean)).to(second) if settings.ridge is None else whitening(second, settings.ridge)
         power = (matrix @ second @ matrix).trace()
         blank = replace(
             blank, mean=mean.float().cpu(), whiten=(matrix * (power.rsqrt() if power > TINY else 1.0)).float().cpu()
