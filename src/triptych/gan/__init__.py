@@ -1,0 +1,1 @@
+"""Adversarial networks: objectives, architectures, the one loop that trains them, and what is made with them."""

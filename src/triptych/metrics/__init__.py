@@ -1,0 +1,1 @@
+"""Measures of samples: pure functions of two samples, or of samples and a law."""
