@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
 from typing import Any, TypeVar
@@ -15,6 +16,22 @@ class InputError(ValueError):
 
 class NotConverged(RuntimeError):
     """The computation stopped before the tolerance that was asked for; the command line exits with status 1."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A number that theory knows: what it says, what was measured, how far apart they may be, and why no farther."""
+
+    name: str
+    theory: float
+    measured: float
+    tolerance: float
+    why: str
+
+    @property
+    def holds(self) -> bool:
+        """|measured - theory| <= tolerance; never where one of them is no number."""
+        return abs(self.measured - self.theory) <= self.tolerance
 
 
 def shown(value: Any, limit: int = 80) -> str:

@@ -216,11 +216,41 @@ def _aside(folder: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
+@contextmanager
+def filled(folder: str | Path) -> Iterator[Path]:
+    """Give a folder to fill beside a place where there is none yet; at the end its files are flushed, and it is renamed.
+
+    For folders that their name says the content of: where another process was quicker, its folder stays. After an error
+    nothing is left.
+    """
+    folder = Path(os.path.realpath(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+    try:
+        beside.mkdir()
+        yield beside
+        for path in beside.rglob("*"):
+            _flush(path)
+        try:
+            beside.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    _sync(folder.parent)
+
+
 def _sync(folder: Path) -> None:
     """Flush a folder's entries to the disk, so that a rename survives a power cut (POSIX only)."""
     if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    """Flush what was written to a file or a folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -243,7 +243,7 @@ CASES = {
     "a model with no layer": (meta(layers=[{}]), ["ccnn", "show", "model"], "is no model of this version"),
     "a head that is no JSON": (files(m__triptych_DOT_json=b"{"), ["ccnn", "show", "m"], "damaged"),
     "a report of nothing": (nothing, ["report", "nowhere"], "there is no folder nowhere"),
-    "a report of an empty folder": (lambda folder: (folder / "d").mkdir(), ["report", "d"], "holds neither"),
+    "a report of an empty folder": (lambda folder: (folder / "d").mkdir(), ["report", "d"], "holds none of them"),
     "a report of a broken row": (broken_row, ["report", "rows"], f"{'0' * 16}.json"),
     "a report of a broken model": (damaged(cut), ["report", "model"], "is damaged"),
     # what a model is asked about

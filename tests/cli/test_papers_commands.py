@@ -176,7 +176,7 @@ def test_data_given_reach_the_cell(paper, monkeypatch, tmp_path, capsys):
 
 def test_reports_of_nothing_are_refused(paper, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    for folder, text in ((tmp_path / "nowhere", "there is no folder"), (tmp_path / "empty", "holds neither")):
+    for folder, text in ((tmp_path / "nowhere", "there is no folder"), (tmp_path / "empty", "holds none of them")):
         assert main(["report", str(folder)]) == 2
         assert text in capsys.readouterr().err
     assert not list((tmp_path / "empty").iterdir())

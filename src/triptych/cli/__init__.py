@@ -17,11 +17,15 @@ DONE, FAILED, WRONG_USE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
 COMMANDS = {
     "demo": ("triptych.cli.demo:demo", "Train on small images, print the certificate and the error, write a report."),
-    "list": ("triptych.cli.papers:list_", "List the experiments."),
+    "list": ("triptych.cli.papers:list_", "List the experiments and the recipes."),
     "run": ("triptych.cli.papers:run", "Run an experiment; rows that are there already are kept."),
-    "report": ("triptych.cli.papers:report", "Write report.html and report.md from saved rows or a saved model."),
+    "report": (
+        "triptych.cli.papers:report",
+        "Write report.html and report.md from saved rows, a saved model or a run.",
+    ),
     "data": ("triptych.cli.data:app", "Look at data; fetch well-known sets."),
     "ccnn": ("triptych.cli.ccnn:app", "Fit, use and show convexified networks."),
+    "gan": ("triptych.cli.gan:app", "Train adversarial networks and look at what they make."),
 }
 
 

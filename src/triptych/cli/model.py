@@ -1,6 +1,5 @@
 """What is said of a fitted or saved model: its certificate, its settings, its filters, how it was made."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from triptych.ccnn.layer import ConvexLayer
 from triptych.ccnn.model import KIND
 from triptych.ccnn.pictures import drawable, filter_pictures
 from triptych.check import InputError
+from triptych.cli import place
 
 RECORD = "fit.json"
 FILTERS = "filters.png"
@@ -23,23 +23,10 @@ ORDER = "Strongest first; each is scaled by its own largest weight, and grey is 
 
 def check_place(name: str, path: Path, *, suffixes: Sequence[str] = ()) -> None:
     """Raise InputError unless a model can be written at a path or, where there are suffixes, a file with one of them."""
-    try:
-        if suffixes and path.suffix.lower() not in suffixes:
-            raise InputError(f"{name} must be a file named *{' or *'.join(suffixes)}, got {str(path)!r}")
-        if suffixes and path.is_dir():
-            raise InputError(f"{name} must be a file to write, but {path} is a folder; choose another name")
-        there = next(
-            place for place in ((path.parent if suffixes else path), *path.absolute().parents) if place.exists()
-        )
-        if not there.is_dir():
-            raise InputError(f"{name} must be in a folder, but {there} is a file; choose another name")
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise InputError(f"{name} must be in a folder that can be written, but {there} cannot; choose another")
-        if not suffixes and path.is_dir() and any(path.iterdir()) and (kind := store.kind_of(path)) != KIND:
-            holds = "other files" if kind is None else repr(kind)
-            raise InputError(f"{name} must be a new folder or a model, but {path} holds {holds}; choose another name")
-    except OSError as error:
-        raise InputError(f"{name} must be a place to write, but {path}: {error.strerror or error}") from None
+    place.check_place(name, path, suffixes=suffixes)
+    if not suffixes and path.is_dir() and any(path.iterdir()) and (kind := store.kind_of(path)) != KIND:
+        holds = "other files" if kind is None else repr(kind)
+        raise InputError(f"{name} must be a new folder or a model, but {path} holds {holds}; choose another name")
 
 
 def layer_facts(classifier: CCNNClassifier) -> list[dict[str, Any]]:

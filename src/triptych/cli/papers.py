@@ -1,4 +1,4 @@
-"""list, run, report: the experiments of the papers, their rows, and reports of rows or models."""
+"""list, run, report: the experiments of the papers, their rows, and reports of rows, models or runs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from triptych.bench.experiment import run as run_experiment
 from triptych.bench.row import read_rows
 from triptych.check import InputError, nearest
 from triptych.cli.console import Console, Json, Whole, console
+from triptych.gan.catalogue import CATALOGUE
 from triptych.papers import find, names
 from triptych.store import kind_of
 
@@ -18,12 +19,15 @@ EMBEDDED = "digits"
 
 
 def list_(*, json: Json = False) -> None:
-    """List the experiments."""
+    """List the experiments, and the recipes of `triptych gan train`."""
     out = console(json)
     found = [find(name) for name in names()]
     if not json:
         out.table(["name", "shows", "paper"], [[e.name, e.shows, e.paper] for e in found])
-    out.finish({"experiments": [{"name": e.name, "shows": e.shows, "paper": e.paper, "data": e.data} for e in found]})
+        out.say("")
+        out.table(["recipe", "trains", "paper"], [[e.name, e.shows, e.paper] for e in CATALOGUE])
+    experiments = [{"name": e.name, "shows": e.shows, "paper": e.paper, "data": e.data} for e in found]
+    out.finish({"experiments": experiments, "recipes": [vars(entry) for entry in CATALOGUE]})
 
 
 def run(
@@ -82,12 +86,12 @@ def run(
 
 
 def report(folder: Path, *, out: Path | None = None, json: Json = False) -> None:
-    """Write report.html and report.md from saved rows or a saved model.
+    """Write report.html and report.md from saved rows, a saved model or a run.
 
     Parameters
     ----------
     folder
-        What `triptych run --out` or `triptych ccnn fit --out` wrote.
+        What `triptych run --out`, `triptych ccnn fit --out` or `triptych gan train --out` wrote.
     out
         The folder of the report; the same one where none is given.
     """
@@ -95,18 +99,22 @@ def report(folder: Path, *, out: Path | None = None, json: Json = False) -> None
 
     voice = console(json)
     if not folder.is_dir():
-        raise InputError(f"folder must be one of saved rows or a saved model, but there is no folder {folder}")
+        raise InputError(f"folder must be one of saved rows, a saved model or a run, but there is no folder {folder}")
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"out must be a folder, but {out} is a file; choose another name")
     if kind_of(folder) is not None:
         from triptych.cli.ccnn import model_sections
 
         sections, title = model_sections(folder), folder.resolve().name
+    elif (folder / "config.json").is_file():
+        from triptych.cli.gan_report import run_sections
+
+        sections, title = run_sections(folder), folder.resolve().name
     else:
         rows = read_rows(folder)
         if not rows:
             raise InputError(
-                f"folder must hold saved rows or a model, but {folder} holds neither; `triptych run` makes rows"
+                f"folder must hold saved rows, a model or a run, but {folder} holds none of them; `triptych run` makes rows"
             )
         sections, title = row_sections(rows, find), ", ".join(sorted({row.experiment for row in rows}))
     written = write_report(sections, out or folder, title=title)

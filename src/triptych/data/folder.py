@@ -6,6 +6,7 @@ first N images are a fair sample; within a class, and where there are none, the 
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,9 +43,14 @@ class Folder:
         """The names of the splits."""
         return tuple(name for name in self.parts if name is not None)
 
-    def read(self, split: str | None, limit: int | None, size: Size | None) -> Images:
-        """The first ``limit`` pictures of a split; grey where all of these are. Raises InputError."""
-        chosen = self.parts[split][:limit]
+    def chosen(self, split: str | None, limit: int | None = None) -> tuple[Picture, ...]:
+        """The first pictures of a split, or of all splits one after another."""
+        if split is None and self.splits:
+            return tuple(one for name in self.splits for one in self.parts[name])[:limit]
+        return self.parts[split][:limit]
+
+    def shape(self, chosen: Sequence[Picture], size: Size | None) -> tuple[int, int, int]:
+        """The shape (c, h, w) that pictures have once they are read; one channel where all are grey. Raises InputError."""
         headers = [picture.header(one.path) for one in chosen]
         first = headers[0]
         if size is None:
@@ -54,16 +60,24 @@ class Folder:
                         f"{self.path} holds pictures of different sizes, {chosen[0].path.name} {_pixels(first)} and "
                         f"{one.path.name} {_pixels(head)}; give --side N to resize them (in Python side=N)"
                     )
-        grey = all(head.grey for head in headers)
         h, w = (first.height, first.width) if size is None else (size.side, size.side)
-        shape = (len(chosen), 1 if grey else 3, h, w)
-        if (total := shape[0] * shape[1] * h * w) > MOST_BYTES:
-            raise InputError(f"{self.path} would take {total / 2**30:.0f} GiB of memory; give --side N or --limit N")
-        pixels = torch.empty(shape, dtype=torch.uint8)
-        for i, one in enumerate(chosen):
-            pixels[i] = torch.from_numpy(picture.read(one.path, grey=grey, size=size).copy())
+        return (1 if all(head.grey for head in headers) else 3), h, w
+
+    def labels(self, chosen: Sequence[Picture]) -> torch.Tensor | None:
+        """The labels of pictures, None where they have no classes."""
         labels = [one.label for one in chosen if one.label is not None]
-        return Images(pixels, torch.tensor(labels) if labels else None, self.classes)
+        return torch.tensor(labels) if labels else None
+
+    def read(self, split: str | None, limit: int | None, size: Size | None) -> Images:
+        """The first ``limit`` pictures of a split; grey where all of these are. Raises InputError."""
+        chosen = self.parts[split][:limit]
+        c, h, w = self.shape(chosen, size)
+        if (total := len(chosen) * c * h * w) > MOST_BYTES:
+            raise InputError(f"{self.path} would take {total / 2**30:.0f} GiB of memory; give --side N or --limit N")
+        pixels = torch.empty((len(chosen), c, h, w), dtype=torch.uint8)
+        for i, one in enumerate(chosen):
+            pixels[i] = torch.from_numpy(picture.read(one.path, grey=c == 1, size=size).copy())
+        return Images(pixels, self.labels(chosen), self.classes)
 
 
 def from_picture(path: Path) -> Folder:

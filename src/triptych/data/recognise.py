@@ -5,13 +5,14 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from triptych.check import InputError, choice, whole, wrong
-from triptych.data import cifar, digits, folder, idx, npz, picture
+from triptych.data import cifar, digits, folder, idx, npz, picture, stacked_digits
 from triptych.data.fetch import SETS, fetched
 from triptych.data.files import GZIP, PACKED, ZIPS, head, reading, refuse_pickle, unpacked_head
 from triptych.data.source import FITS, Size, Source
 from triptych.data.split import concatenate
 from triptych.images import Images
 
+WORDS = {digits.WORD: digits.Digits, stacked_digits.WORD: stacked_digits.StackedDigits}
 KNOWN = "IDX files, CIFAR's binary version, a folder of pictures, a picture or an .npz file"
 
 
@@ -23,7 +24,7 @@ def load(
     split: str | None = None,
     limit: int | None = None,
 ) -> Images:
-    """The images (n, c, h, w) at a path, or of the word ``digits``, or of a fetched set such as ``mnist``.
+    """The images (n, c, h, w) at a path, of the word ``digits`` or ``stacked_digits``, or of a fetched set such as ``mnist``.
 
     ``side``: resize to side x side pixels, by ``fit`` ("crop": the shorter side, then the centre; "squash": both sides).
     ``split``: one of ``splits(path)``, by default all of them one after another. ``limit``: the first images only.
@@ -58,10 +59,10 @@ def splits(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 def recognise(path: str | os.PathLike[str]) -> Source:
     """What lies at a path. Raises InputError where it is missing or nothing that is known."""
-    if path == digits.WORD:
-        return digits.Digits()
+    if isinstance(path, str) and path in WORDS:
+        return WORDS[path]()
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-        raise wrong("path", "the path of a data set or one of the words " + ", ".join([digits.WORD, *SETS]), path)
+        raise wrong("path", "the path of a data set or one of the words " + ", ".join([*WORDS, *SETS]), path)
     place = Path(path)
     with reading(place):
         if place.is_dir():
@@ -139,7 +140,7 @@ def _missing(place: Path) -> InputError:
     """The error for a path that is not there, with the nearest name beside it."""
     if place.is_symlink():
         return InputError(f"{place} is a link that leads nowhere or in a circle; give the data themselves")
-    known = [digits.WORD, *SETS]
+    known = [*WORDS, *SETS]
     try:
         beside = {path.name: str(path) for path in place.parent.iterdir()}
     except OSError:

@@ -1,6 +1,7 @@
 """The random numbers of a run: each image's own, a function of (seed, step, name, image), whatever process asks."""
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,7 +41,7 @@ class Draw:
         return replace(self, first=self.first + whole("first", first, low=0), count=count)
 
     def uniform(self, name: str, shape: tuple[int, ...] = (), like: Tensor | None = None) -> Tensor:
-        """Uniform on [0, 1), multiples of 2^-53: (count, *shape), of the type and device of ``like``, else float32."""
+        """Uniform on [0, 1), multiples of 2^-53: (count, *shape), rounded to the type of ``like``, else to float32."""
         return _given(torch.from_numpy((self._bits(name, shape) >> np.uint64(11)) * 2.0**-53), like)
 
     def normal(self, name: str, shape: tuple[int, ...] = (), like: Tensor | None = None) -> Tensor:
@@ -54,7 +55,7 @@ class Draw:
 
     def _bits(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """64 random bits for each entry of (count, *shape)."""
-        size = int(np.prod(shape, dtype=np.int64))
+        size = math.prod(shape)
         blocks = -(-size // NUMBERS_A_BLOCK)
         key = hashlib.sha256(f"{self.seed} {self.step} {self.path}{name}".encode()).digest()[:16]
         stream = np.random.Philox(key=int.from_bytes(key, "little"), counter=self.first * blocks)

@@ -78,12 +78,23 @@ def scorer(critic: nn.Module) -> Critic:
     called as ``critic(images)``, or ``critic(images, labels)`` where the batch is labelled, and may return a tensor (n,) or
     (n, 1).
     """
-    own = getattr(critic, "takes_draw", False)
+    return _Scorer(critic)
 
-    def score(batch: Batch) -> Scores:
-        if own:
-            return critic(batch.images, batch.labels, batch.draw)
-        said = critic(batch.images) if batch.labels is None else critic(batch.images, batch.labels)
+
+@dataclass(frozen=True)
+class _Scorer:
+    """What ``scorer`` returns."""
+
+    critic: nn.Module
+
+    def __call__(self, batch: Batch) -> Scores:
+        """Score a batch."""
+        if getattr(self.critic, "takes_draw", False):
+            return self.critic(batch.images, batch.labels, batch.draw)
+        said = self.critic(batch.images) if batch.labels is None else self.critic(batch.images, batch.labels)
         return said if isinstance(said, Scores) else Scores(said.flatten())
 
-    return score
+    def input_gradient(self, batch: Batch) -> Tensor | None:
+        """The values' gradient by the images where the network has a pass of its own for it, else None."""
+        own = getattr(self.critic, "input_gradient", None)
+        return None if own is None else own(batch.images, batch.labels, batch.draw)

@@ -1,7 +1,7 @@
 """The one loop of all adversarial networks: it yields after every step, and whoever iterates stops, logs and saves."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -115,15 +115,16 @@ class Turn:
         players, before = self.players, self.players.seen
         parts: list[dict[str, Tensor]] = []
         reals: list[Batch] = []
+        made: list[Batch] = []
         count = whole("critic_steps", self.objective.critic_steps(players.step))
         for k in range(count):
             self.objective.constrain(players.critic, "before")
-            reals, said = self.critic_gradients(stage, k)
+            reals, made, said = self.critic_gradients(stage, k, keep=self.reused and k == count - 1)
             parts.append(said)
             if not self.objective.simultaneous or k < count - 1:
                 self.update_critic()
             players.seen += stage.batch
-        parts.append(self.generator_gradients(stage, count - 1, reals))
+        parts.append(self.generator_gradients(stage, count - 1, reals, made))
         if self.objective.simultaneous:
             self.update_critic()
         self.update_generator()
@@ -131,9 +132,19 @@ class Turn:
         players.step += 1
         return Progress(players.step, players.seen, _means(parts))
 
-    def critic_gradients(self, stage: Stage, k: int) -> tuple[list[Batch], dict[str, Tensor]]:
-        """The critic's gradients in critic step k; the real batches, piece by piece, and the loss with its parts."""
-        players, reals, losses, shares = self.players, [], [], []
+    @property
+    def reused(self) -> bool:
+        """Whether the generator's step has the images, and not only the noise, of the last critic step: one pass less."""
+        return self.rules.reuse_noise and self.rules.generator_factor == self.rules.accumulate == 1
+
+    def critic_gradients(
+        self, stage: Stage, k: int, keep: bool = False
+    ) -> tuple[list[Batch], list[Batch], dict[str, Tensor]]:
+        """The critic's gradients in critic step k: the real and generated batches, piece by piece, the loss with its parts.
+
+        Generated images have the graph to the generator where it is to be kept.
+        """
+        players, reals, made, losses, shares = self.players, [], [], [], []
         players.critic_optimiser.zero_grad(set_to_none=True)
         for first, count in self.engine.slices(stage.batch, self.rules.accumulate):
             draw = self._draw(first, count).named(f"critic {k}")
@@ -141,25 +152,28 @@ class Turn:
             real = Batch(given.images, given.labels, draw.named("real"))
             reals.append(real)
             with self.engine.autocast():
-                with torch.no_grad():
-                    fake = self.fake(real, draw)
+                with torch.set_grad_enabled(keep):
+                    made.append(self.fake(real, draw))
+                fake = replace(made[-1], images=made[-1].images.detach())
                 loss = self.objective.critic_loss(scorer(players.critic), real, fake, draw)
             shares.append(count / stage.batch)
             (loss.total * shares[-1]).backward()
             losses.append(loss)
-        return reals, self._summed("critic_loss", players.critic, losses, shares)
+        return reals, made, self._summed("critic_loss", players.critic, losses, shares)
 
-    def generator_gradients(self, stage: Stage, k: int, reals: Sequence[Batch]) -> dict[str, Tensor]:
+    def generator_gradients(
+        self, stage: Stage, k: int, reals: Sequence[Batch], made: Sequence[Batch]
+    ) -> dict[str, Tensor]:
         """The generator's gradients after critic step k; the critic's parameters are left out of the graph."""
         players, factor, losses, shares = self.players, self.rules.generator_factor, [], []
         players.generator_optimiser.zero_grad(set_to_none=True)
         players.critic.requires_grad_(False)
-        for real, (first, count) in zip(reals, self.engine.slices(stage.batch, self.rules.accumulate)):
+        for real, kept, (first, count) in zip(reals, made, self.engine.slices(stage.batch, self.rules.accumulate)):
             draw = self._draw(first * factor, count * factor)
             draw = draw.named(f"critic {k}" if self.rules.reuse_noise else "generator")
             beside = _repeated(real, factor, draw)
             with self.engine.autocast():
-                fake = self.fake(beside, draw)
+                fake = kept if self.reused else self.fake(beside, draw)
                 loss = self.objective.generator_loss(scorer(players.critic), fake, beside)
             shares.append(count / stage.batch)
             (loss.total * shares[-1]).backward()
@@ -170,9 +184,8 @@ class Turn:
     def fake(self, real: Batch, draw: Draw) -> Batch:
         """Generated images with the labels of the real ones."""
         z = self.rules.latent.sample(draw, like=_reference(self.players.generator))
-        drawn = draw.named("fake")
-        images = generate(self.players.generator, z, real.labels, drawn)
-        return Batch(images, real.labels, drawn)
+        images = generate(self.players.generator, z, real.labels, draw.named("made"))
+        return Batch(images, real.labels, draw.named("fake"))
 
     def update_critic(self) -> None:
         """Step the critic and bring it back to its set."""

@@ -1,0 +1,105 @@
+"""gan train, sample, walk, arithmetic, selftest: adversarial networks, trained into a run folder and looked at."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from triptych.cli.console import Json
+from triptych.cli.gan_options import Choice, Drawn, Flag, Game, Keeping, Machine, Reading, Way
+
+app = App(name="gan", help="Train adversarial networks and look at what they make.")
+app.command("triptych.cli.selftest:selftest", name="selftest", help="Check every loss against what theory says of it.")
+
+READING, GAME, MACHINE, KEEPING = Reading(), Game(), Machine(), Keeping()  # every option left away
+DRAWN, CHOICE, WAY = Drawn(), Choice(), Way()
+Numbers = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
+
+
+@app.command
+def train(
+    recipe: str | None = None,
+    *,
+    reading: Reading = READING,
+    game: Game = GAME,
+    machine: Machine = MACHINE,
+    keeping: Keeping = KEEPING,
+    dry_run: Flag = False,
+    json: Json = False,
+) -> None:
+    """Train on images by a paper's recipe, into a folder that can be resumed, sampled and reported.
+
+    Parameters
+    ----------
+    recipe
+        goodfellow, dcgan, lsgan, wgan, wgan-gp or wgan-gp-resnet; with `--resume` that of the run.
+    dry_run
+        Say what would be trained, its memory and about how long it takes; write nothing.
+    """
+    from triptych.cli.gan_train import Wish, dry, trained
+
+    wish = Wish(recipe, reading, game, machine, keeping)
+    (dry if dry_run else trained)(wish, json)
+
+
+@app.command
+def sample(run: Path, *, out: Path, choice: Choice = CHOICE, drawn: Drawn = DRAWN, json: Json = False) -> None:
+    """Write images that a run's generator makes; image i of a seed is the same however many are asked for.
+
+    Parameters
+    ----------
+    run
+        A folder that `triptych gan train` wrote.
+    out
+        A .png file for a grid, a .npz or .npy file for the pixels, or a new folder for one PNG an image.
+    """
+    from triptych.cli.gan_sample import sampled
+
+    sampled(run, out, choice, drawn, json)
+
+
+@app.command
+def walk(run: Path, *, out: Path, way: Way = WAY, drawn: Drawn = DRAWN, json: Json = False) -> None:
+    """Write a film of a closed walk through the generator's noise.
+
+    Parameters
+    ----------
+    run
+        A folder that `triptych gan train` wrote.
+    out
+        A .gif file, or a .mp4 file where the program ffmpeg is installed.
+    """
+    from triptych.cli.gan_sample import walked
+
+    walked(run, out, way, drawn, json)
+
+
+@app.command
+def arithmetic(
+    run: Path,
+    *,
+    out: Path,
+    plus: Numbers = (),
+    minus: Numbers = (),
+    label: str | None = None,
+    drawn: Drawn = DRAWN,
+    json: Json = False,
+) -> None:
+    """Add and subtract means of noise, and draw the terms and what comes of them.
+
+    Parameters
+    ----------
+    run
+        A folder that `triptych gan train` wrote.
+    out
+        A .png file: one row a term, its images and their mean at the end; in the last row the result and variations of it.
+    plus
+        Image numbers of the seed, divided by commas, whose mean is added; may be given again.
+    minus
+        Image numbers whose mean is subtracted; may be given again.
+    label
+        The class, by name or number, of a conditional run; the first where none is given.
+    """
+    from triptych.cli.gan_sample import added
+
+    added(run, out, (plus, minus), label, drawn, json)

@@ -1,0 +1,53 @@
+"""The GAN benchmarks measure what they say: equal gradients, equal networks, steps that run."""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+def load(name, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def critic_step(monkeypatch):
+    return load("critic_step", monkeypatch)
+
+
+def test_the_exact_critic_step_is_the_usual_one(critic_step, capsys):
+    steps = critic_step.variants(argparse.Namespace(batch=3, side=16, width=4))
+    assert list(steps) == ["usual", "exact", "bf16"]
+    for step in steps.values():
+        step()
+    assert "exact: gradients differ" in capsys.readouterr().out
+    critic_step.show({name: [1.0, 2.0, 6.0] for name in steps})
+    assert capsys.readouterr().out.splitlines()[2].split() == ["exact", "2000.0", "1000.0", "1.00", "1.00"]
+
+
+def test_a_critic_step_that_is_not_exact_is_not_timed(critic_step, monkeypatch):
+    monkeypatch.setattr(
+        critic_step, "gradient_penalty", lambda critic, real, fake, draw: critic(real).value.square().mean()
+    )
+    with pytest.raises(SystemExit, match="not exact"):
+        critic_step.variants(argparse.Namespace(batch=3, side=16, width=4))
+
+
+def test_peers_networks_are_ours_and_their_steps_run(monkeypatch):
+    peers = load("gan_peers", monkeypatch)
+    assert [sum(p.numel() for p in net.parameters()) for net in peers.networks()] == [2_765_568, 3_576_704]
+    monkeypatch.setattr(peers, "WIDTH", 2)
+    monkeypatch.setattr(peers, "BATCH", 4)
+    with torch.random.fork_rng(devices=[]):
+        for step in (peers.examples(), peers.ours(64, "float32", "examples"), peers.ours(32, "bf16", "torchgan")):
+            assert step() > 0

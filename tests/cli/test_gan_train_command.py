@@ -1,0 +1,262 @@
+"""gan train: trained, gone on with, interrupted; what a file and flags say."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from triptych import load, store
+from triptych.cli import main
+from triptych.gan.folder import Run
+from triptych.gan.run import load_generator
+
+TRAIN = ["gan", "train", "wgan-gp", "--width", "2", "--batch", "4", "--log-every", "1", "--limit", "40"]
+
+
+def size(path):
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def config(folder):
+    return Run.open(folder).config
+
+
+def tensors(folder):
+    return store.load(Run.open(folder).checkpoint())[0]
+
+
+def test_a_run_is_trained_and_says_so(tmp_path, said):
+    data, err = said(*TRAIN, "--steps", "3", "--grid-every", "2", "--out", tmp_path / "r")
+    assert (data["recipe"], data["step"], data["steps_done"], data["seen"]) == ("wgan-gp", 3, 3, 3 * 5 * 4)
+    assert data["last"]["step"] == 3
+    assert {"critic_loss", "generator_loss", "gap", "penalty", "time_images_per_second"} <= data["last"].keys()
+    assert data["checkpoint"] == str(tmp_path / "r" / "checkpoints" / "00000003")
+    assert data["grid"] == str(tmp_path / "r" / "samples" / "00000003.png")
+    assert size(data["grid"]) == (8 * 64 + 7 * 2,) * 2
+    assert err.startswith("wgan-gp: critic loss ")
+    assert err.count("\n") == 1
+    assert [line["step"] for line in Run.open(tmp_path / "r").metrics()] == [1, 2, 3]
+    (env,) = Run.open(tmp_path / "r").environments()
+    assert env["command"] == (
+        "triptych gan train wgan-gp --out RUN --limit 40 --steps 3 --batch 4 --width 2 --grid-every 2 --log-every 1"
+    )
+    assert env["threads"] == torch.get_num_threads()
+
+
+def test_the_config_is_resolved(gan_runs):
+    said_of = config(gan_runs / "classed")
+    images = load("digits", limit=40)
+    assert said_of["data"] == {
+        "checksum": f"sha256:{images.checksum()}", "name": "digits", "path": "digits", "side": None, "fit": "crop",
+        "split": None, "limit": 40, "images": 40, "classes": list("0123456789"),
+    }  # fmt: skip
+    assert (said_of["seed"], said_of["precision"], said_of["labels"], said_of["width"]) == (0, "float32", True, 2)
+    assert said_of["every"] == {"log": 1, "checkpoint": 500, "grid": 500}
+    recipe, _ = load_generator(gan_runs / "classed")
+    assert (recipe.classes, recipe.batch, recipe.rules.steps, recipe.generator.width) == (10, 4, 2, 2)
+    assert config(gan_runs / "run")["data"]["classes"] == []
+
+
+def test_going_on_is_the_run_that_never_stopped(gan_runs, tmp_path, said):
+    """Four steps at once and two and two: the same networks and metrics; the second time nothing but the place is said."""
+    words = ["--checkpoint-every", "2", "--grid-every", "2", "--out", tmp_path / "r"]
+    said(*TRAIN, "--steps", "2", *words)
+    data, err = said("gan", "train", "--resume", "--steps", "4", "--out", tmp_path / "r")
+    assert (data["step"], data["steps_done"]) == (4, 2)
+    assert "note" not in err
+    first, second = tensors(gan_runs / "run"), tensors(tmp_path / "r")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    timeless = [
+        [{k: v for k, v in line.items() if not k.startswith("time_")} for line in Run.open(folder).metrics()]
+        for folder in (gan_runs / "run", tmp_path / "r")
+    ]
+    assert timeless[0] == timeless[1]
+    assert len(Run.open(tmp_path / "r").environments()) == 2
+    assert (tmp_path / "r" / "samples" / "00000004.png").read_bytes() == (
+        gan_runs / "run" / "samples" / "00000004.png"
+    ).read_bytes()
+
+
+def test_the_same_words_with_resume_find_nothing_to_do(gan_run, capsys, said):
+    words = [*TRAIN, "--steps", "4", "--checkpoint-every", "2", "--grid-every", "2", "--resume", "--out", gan_run]
+    before = Run.open(gan_run).checkpoint().stat().st_mtime_ns
+    data, _ = said(*words)
+    assert (data["step"], data["steps_done"]) == (4, 0)
+    assert Run.open(gan_run).checkpoint().stat().st_mtime_ns == before
+    assert main([str(word) for word in words]) == 0
+    assert "has its 4 steps already; --steps N with a larger N goes on" in capsys.readouterr().out
+
+
+def test_another_machine_is_told_of(gan_run, said):
+    made = json.loads((gan_run / "env.json").read_text())
+    made[0]["threads"] += 1
+    (gan_run / "env.json").write_text(json.dumps(made))
+    _, err = said("gan", "train", "--resume", "--steps", "5", "--out", gan_run)
+    assert "triptych: note: threads are not what the run was made with; it goes on, but not with the same bits" in err
+
+
+FILE = """
+steps = 3
+batch = 5
+seed = 7
+mirror = true
+labels = "project"
+log_every = 2
+[generator]
+width = 3
+[rules]
+half_life = 50
+[rules.critic_optimiser]
+lr = 1
+[objective]
+kind = "Hinge"
+"""
+
+
+def test_flags_go_before_the_file_and_the_file_before_the_recipe(tmp_path, monkeypatch, said):
+    monkeypatch.setattr("triptych.gan.run.Course.follow", lambda *_, **__: None)
+    (tmp_path / "f.toml").write_text(FILE)
+    words = ["gan", "train", "dcgan", "--limit", "30", "--width", "2", "--config", tmp_path / "f.toml"]
+    said(*words, "--out", tmp_path / "a")
+    a = config(tmp_path / "a")
+    recipe = a["recipe"]
+    assert (recipe["rules"]["steps"], recipe["batch"], recipe["mirror"], a["seed"]) == (3, 5, True, 7)
+    assert (recipe["classes"], recipe["labels"], a["labels"], a["every"]["log"]) == (10, "project", True, 2)
+    assert (recipe["generator"]["width"], recipe["critic"]["width"]) == (3, 2)
+    assert (recipe["rules"]["half_life"], recipe["rules"]["critic_optimiser"]["lr"]) == (50, 1)
+    assert recipe["rules"]["generator_optimiser"]["lr"] == 2e-4
+    assert recipe["objective"]["kind"] == "Hinge"
+    said(*words, "--steps", "9", "--no-mirror", "--no-labels", "--seed", "0", "--out", tmp_path / "b")
+    b = config(tmp_path / "b")
+    assert (b["recipe"]["rules"]["steps"], b["recipe"]["mirror"], b["recipe"]["classes"], b["seed"]) == (9, False, 0, 0)
+    assert b["recipe"]["batch"] == 5
+
+
+def test_pictures_are_read_once_and_the_training_split_is_taken(tmp_path, monkeypatch, said):
+    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("test", 3)):
+        for name in ("day", "night"):
+            (tmp_path / "d" / split / name).mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(
+                    tmp_path / "d" / split / name / f"{i}.png"
+                )
+    words = [*TRAIN[:-2], "--data", tmp_path / "d", "--side", "8", "--labels", "--steps", "1"]
+    _, err = said(*words, "--out", tmp_path / "r")
+    assert err.startswith(f"pictures of {tmp_path / 'd'}, read once: 12 of 12, ")
+    made = config(tmp_path / "r")
+    assert (made["data"]["split"], made["data"]["images"], made["data"]["classes"]) == ("train", 12, ["day", "night"])
+    assert made["recipe"]["shape"] == [3, 8, 8]
+    _, err = said("gan", "train", "--resume", "--steps", "2", "--out", tmp_path / "r")
+    assert "read once" not in err
+    said("gan", "sample", tmp_path / "r", "--labels", "night", "--n", "3", "--out", tmp_path / "s")
+    assert sorted(p.relative_to(tmp_path / "s").as_posix() for p in (tmp_path / "s").rglob("*.png")) == [
+        f"night/{i:06d}.png" for i in range(3)
+    ]
+
+
+def test_a_run_begins_with_another_ones_weights(gan_run, tmp_path, said):
+    words = [*TRAIN, "--seed", "3", "--steps", "1", "--checkpoint-every", "1", "--init-from", gan_run]
+    said(*words, "--out", tmp_path / "new")
+    start = store.load(Run.open(tmp_path / "new").checkpoint(0))[0]
+    theirs = tensors(gan_run)
+    assert all(torch.equal(start[name], theirs[name]) for name in start if name.startswith("critic/"))
+    said("gan", "train", "--resume", "--steps", "2", "--out", tmp_path / "new")
+
+
+LEAST = ["--limit", "70", "--batch", "4", "--labels"]
+
+
+def test_a_dry_run_says_what_would_be_and_writes_nothing(tmp_path, monkeypatch, capsys, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("triptych.cli.gan_dry.MEASURED_STEPS", 2)
+    data, _ = said("gan", "train", "wgan", "--side", "16", "--width", "2", *LEAST, "--dry-run")
+    recipe = {"recipe": "wgan", "shape": [1, 16, 16], "classes": 10, "batch": 4, "generator": "DCGAN"}
+    assert {name: data[name] for name in recipe} == recipe
+    assert data["steps"] == 25 * 70 // (5 * 64)
+    assert data["critic_updates"] == 100 * data["steps"]  # the first 25 steps have 100
+    assert data["seconds"] == pytest.approx(data["seconds_a_step"] * data["steps"])
+    from triptych.gan.recipes import RECIPES
+
+    nets = RECIPES["wgan"]((1, 16, 16), 10, 2, 70).networks(0)
+    counts = [sum(p.numel() for p in net.parameters()) for net in nets]
+    assert [data["generator_parameters"], data["critic_parameters"]] == counts
+    floats = 4 * (3 * counts[0] + 2 * counts[1]) / 1e6  # parameters, average and gradients; and what BatchNorm keeps
+    assert floats <= data["networks_mb"] < 1.2 * floats
+    assert 4 * sum(counts) / 1e6 <= data["optimisers_mb"] < 1.1 * 4 * sum(counts) / 1e6  # RMSProp's mean square
+    assert data["peak_mb"] > data["networks_mb"]
+    assert main(["gan", "train", "wgan-gp", *TRAIN[3:], "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "DCGAN, " in out
+    assert out.endswith("nothing was written\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_go_to_tensorboard_too(tmp_path, said):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    said(*TRAIN, "--steps", "3", "--tensorboard", "--out", tmp_path / "r")
+    events = EventAccumulator(str(tmp_path / "r" / "tensorboard"))
+    events.Reload()
+    lines = Run.open(tmp_path / "r").metrics()
+    for name in ("critic_loss", "penalty"):
+        told = [(one.step, one.value) for one in events.Scalars(name)]
+        assert told == [(line["step"], pytest.approx(line[name])) for line in lines]
+
+
+def test_an_interrupted_run_is_saved(tmp_path, monkeypatch, capsys, said):
+    """Ctrl-C at the second step: status 130, one sentence, and the third step follows when it is gone on with."""
+    from triptych.gan.train import Turn
+
+    play, steps = Turn.play, []
+
+    def interrupted(turn, stage):
+        steps.append(turn.players.step)
+        if len(steps) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return play(turn, stage)
+
+    monkeypatch.setattr(Turn, "play", interrupted)
+    assert main([*TRAIN, "--steps", "4", "--out", str(tmp_path / "r")]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "triptych: interrupted; what was finished is saved"
+    data, _ = said("gan", "train", "--resume", "--out", tmp_path / "r")
+    assert (data["steps_done"], data["step"]) == (2, 4)
+    assert [line["step"] for line in Run.open(tmp_path / "r").metrics()] == [1, 2, 3, 4]
+
+
+def test_every_option_is_described():
+    """Every parameter of every command and of the groups of options is in a docstring."""
+    import inspect
+    from dataclasses import fields
+
+    from triptych.cli import gan, gan_options
+
+    groups = [
+        one for one in vars(gan_options).values() if isinstance(one, type) and one.__module__ == gan_options.__name__
+    ]
+    assert len(groups) == 7
+    for group in groups:
+        for field in fields(group):
+            assert f"\n    {field.name}\n        " in group.__doc__
+    for command in (gan.train, gan.sample, gan.walk, gan.arithmetic):
+        for name, parameter in inspect.signature(command).parameters.items():
+            if name != "json" and parameter.annotation not in groups:
+                assert f"\n    {name}\n        " in command.__doc__
+
+
+def test_a_run_that_diverges_says_each_step_back_and_fails(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("triptych.gan.guard.Guard.reason", lambda guard, numbers: "gap is nan")
+    assert main([*TRAIN, "--steps", "4", "--out", str(tmp_path / "r")]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == (
+        "triptych: note: diverged at step 1 (gap is nan); back to step 0 with the learning rates times 0.5 and other noise"
+    )
+    assert [line.split(" times ")[1][:5] for line in lines[:3]] == ["0.5 a", "0.25 ", "0.125"]
+    assert lines[-1].startswith("triptych: the run diverged at step 1 (gap is nan) after 3 rollbacks, ")
