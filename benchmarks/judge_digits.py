@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from triptych import load
 from triptych.gan.run import load_generator
-from triptych.gan.sample import sample
+from triptych.gan.sample import Sampler
 
 
 class Judge(nn.Module):
@@ -81,9 +81,11 @@ def main() -> None:
     judge, error = trained(options.data, options.epochs)
     print(f"judge: {error:.2f} % error on 10,000 real test images; {time.perf_counter() - start:.0f} s")
     recipe, generator = load_generator(options.run)
-    labels = torch.arange(options.n) % recipe.classes
-    told = read(judge, sample(recipe, generator, options.n, seed=options.seed, labels=labels))
-    right = told == labels
+    sampler = Sampler(recipe, generator)
+    labels = sampler.labels(0, options.n)
+    if labels is None:
+        raise SystemExit(f"{options.run} is not conditional: it was trained without --labels")
+    right = read(judge, torch.cat(list(sampler.sample(options.seed, options.n)))) == labels
     print(f"{options.run}: {100 * float(right.float().mean()):.2f} % of {options.n:,} samples read as their label")
     for digit in range(recipe.classes):
         of = right[labels == digit].float()

@@ -32,7 +32,7 @@ autodoc_default_options = {"members": True}
 smartquotes = False
 nitpicky = True
 # The inventories of other projects lie on the network: their names stay plain.
-nitpick_ignore_regex = [("py:.*", r"(torch|numpy|sklearn|collections|pathlib|enum|os)\..*|ArrayLike")]
+nitpick_ignore_regex = [("py:.*", r"(torch|numpy|sklearn|collections|contextlib|pathlib|enum|os)\..*|ArrayLike")]
 
 HEADING = re.compile(r"-{4,}")
 ENTRY = re.compile(r"(\w+(?:, \w+)*) : (.+)")

@@ -112,13 +112,13 @@ class Counted(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_a_penalty_takes_five_convolutions_a_layer():
-    """Forward, adjoint, the adjoint's two gradients; and none to the first layer's input, nor a zero pass."""
-    critic = DCGAN(4).critic(Target((1, 16, 16)))
+def test_a_penalty_takes_four_convolutions_a_layer():
+    """Forward, adjoint, the adjoint's two gradients; no zero pass. Of few channels, one gradient is a plain convolution."""
+    critic = DCGAN(5).critic(Target((1, 16, 16)))
     x = Batch(torch.randn(2, 1, 16, 16))
     with Counted() as counted:
         gradient_penalty(scorer(critic), x, Batch(-x.images), Draw(0, count=2)).backward()
-    assert counted.calls == {"forward": 4, "input": 2, "weight": 2}
+    assert counted.calls == {"forward": 2 + 2 + 1, "input": 1, "weight": 2}
 
 
 class Slope(nn.Module):
@@ -209,12 +209,29 @@ def test_a_critic_that_does_not_look_has_gradient_zero():
     assert norms.tolist() == [0, 0, 0]
 
 
-def test_gradients_reach_the_critic_alone_also_where_none_are_kept():
-    critic = Slope(2, (-1,))
-    real, fake = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)
-    gradient_penalty(scorer(critic), Batch(real), Batch(fake), Draw(0, count=4)).backward()
-    assert real.grad is None
-    assert fake.grad is None
+class Bowl(nn.Module):
+    """D(x) = s · ‖x‖² / 2, whose gradient depends on x."""
+
+    def __init__(self):
+        super().__init__()
+        self.s = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.s * x.square().sum(1) / 2
+
+
+def test_gradients_reach_the_critic_alone():
+    bowl, (real, fake) = Bowl(), torch.randn(2, 4, 3)
+    with_graph = [Batch(x.clone().requires_grad_()) for x in (real, fake)]
+    (gradient_penalty(scorer(bowl), *with_graph, Draw(0, count=4)) + r1(scorer(bowl), with_graph[1])).backward()
+    assert [batch.images.grad for batch in with_graph] == [None, None]
+    assert bowl.s.grad is not None
+    r1(scorer(bowl), Batch(real))
+    assert not real.requires_grad
+
+
+def test_a_penalty_can_be_read_where_no_gradients_are_kept():
+    critic, real = Slope(2, (-1,)), torch.randn(4, 3)
     with torch.no_grad():
         assert r1(scorer(critic), Batch(real)).item() == pytest.approx(4)
 

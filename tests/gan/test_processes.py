@@ -5,6 +5,7 @@ processes.py plays the scenarios once, with processes forked from one that has l
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +19,22 @@ from triptych.store import read_tensors, sha256
 SCRIPT = Path(__file__).with_name("processes.py")
 
 
+pytestmark = pytest.mark.xdist_group("processes")  # one worker makes what the tests share
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("processes")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, SCRIPT, place], capture_output=True, text=True, env=environment, timeout=500)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.Popen(
+        [sys.executable, SCRIPT, place], stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+    try:
+        _, said = done.communicate(timeout=400)
+    except subprocess.TimeoutExpired:  # processes that wait for each other for ever; none may stay behind
+        os.killpg(done.pid, signal.SIGKILL)
+        raise
+    assert done.returncode == 0, said
     return place
 
 

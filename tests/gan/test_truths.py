@@ -380,6 +380,7 @@ class Rising(Hinge):
 
 FAULTS = {
     "norm of the whole batch": (WholeBatch(), "penalty of a critic of slope 1, 4 images"),
+    "norm of the whole batch, more images": (WholeBatch(), "the critic's loss of two pairs of images, given 32 times"),
     "root at 0": (Root(), "losses, parts and gradients at a flat critic that are not finite"),
     "a sum": (Summed(), "the critic's loss of a batch given twice"),
     "a sum over generated images": (SummedG(), "the generator's loss of a batch given twice"),

@@ -13,6 +13,8 @@ from triptych.metrics.modes import stacked
 from triptych.papers import find
 from triptych.papers.gulrajani2017 import _grid, _stacked, modes
 
+pytestmark = pytest.mark.xdist_group("modes")  # one worker makes what the tests share
+
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):

@@ -23,6 +23,9 @@ REQUIRED = {
 }
 
 
+pytestmark = pytest.mark.xdist_group("table1")  # one worker makes what the tests share
+
+
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     """The rows of one smoke run, made by the command line."""

@@ -14,6 +14,8 @@ from triptych.gan.game import Batch
 from triptych.papers import find
 from triptych.papers.gulrajani2017 import toy
 
+pytestmark = pytest.mark.xdist_group("toy")  # one worker makes what the tests share
+
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
@@ -66,6 +68,20 @@ def test_a_row_is_a_function_of_its_seed():
     first, again, other = (toy.measure(cell, Context(seed=seed)) for seed in (1, 1, 2))
     assert torch.equal(first[1]["surface"]["values"], again[1]["surface"]["values"])
     assert not torch.equal(first[1]["surface"]["values"], other[1]["surface"]["values"])
+
+
+def test_the_noise_of_a_critics_training_is_the_seeds():
+    from triptych.engine import Engine
+    from triptych.gan.laws import batches, ring
+
+    size, made = toy.Size(8, 16, 4, 10.0), []
+    for seed in (0, 1):
+        critic = toy._critic(8, 0, Engine())
+        toy.train_critic(
+            critic, *toy._method("penalty", size), lambda _, seen, n: batches(ring())(0, seen, n), size, seed
+        )
+        made.append(torch.cat([p.detach().flatten() for p in critic.parameters()]))
+    assert not torch.equal(*made)
 
 
 def test_a_quadratic_explains_itself_and_nothing_of_a_cubic():

@@ -41,11 +41,11 @@ class Draw:
         return replace(self, first=self.first + whole("first", first, low=0), count=count)
 
     def uniform(self, name: str, shape: tuple[int, ...] = (), like: Tensor | None = None) -> Tensor:
-        """Uniform on [0, 1), multiples of 2^-53: (count, *shape), rounded to the type of ``like``, else to float32."""
+        """Uniform on [0, 1), multiples of 2^-53: ``(count, *shape)``, rounded to the type of ``like``, else to float32."""
         return _given(torch.from_numpy((self._bits(name, shape) >> np.uint64(11)) * 2.0**-53), like)
 
     def normal(self, name: str, shape: tuple[int, ...] = (), like: Tensor | None = None) -> Tensor:
-        """Standard normal, by the inverse of the distribution function: (count, *shape), as ``uniform``."""
+        """Standard normal, by the inverse of the distribution function: ``(count, *shape)``, as ``uniform``."""
         middle = ((self._bits(name, shape) >> np.uint64(12)) + 0.5) * 2.0**-52
         return _given(torch.special.ndtri(torch.from_numpy(middle)), like)
 

@@ -122,6 +122,29 @@ def test_up_is_the_transposed_convolution_cut_to_size(rng, out, kernel, size):
     torch.testing.assert_close(up(x, layer.weight, None, size), layer(x) - layer.bias.view(-1, 1, 1))
 
 
+@pytest.mark.parametrize("out", [1, 4, 5])  # by phases, and by the library
+@pytest.mark.parametrize(("kernel", "size"), [(4, (6, 8)), (5, (6, 8)), (5, (5, 7))], ids=str)
+def test_up_is_differentiable_twice(rng, out, kernel, size):
+    x, weight, bias = randn(rng, 2, 3, 3, 4), randn(rng, 3, out, kernel, kernel), randn(rng, out)
+    given = [t.requires_grad_() for t in (x, weight, bias)]
+    assert torch.autograd.gradcheck(lambda *t: up(*t, size), given, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda *t: up(*t, size), given, fast_mode=True)
+
+
+@pytest.mark.parametrize("out", [3, 5])
+def test_up_under_autocast_is_bfloat16_forth_and_float32_to_the_weights(rng, out):
+    x, weight = (t.float().requires_grad_() for t in (randn(rng, 2, 3, 3, 4), randn(rng, 3, out, 5, 5)))
+    bias = torch.ones(out, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = up(x, weight, bias, (6, 8))
+    assert y.dtype == torch.bfloat16
+    y.sum().backward()
+    exact = torch.autograd.grad(up(x, weight, bias, (6, 8)).sum(), (x, weight, bias))
+    for given, expected in zip((x, weight, bias), exact):
+        assert given.grad.dtype == torch.float32
+        assert (given.grad - expected).norm() < 0.02 * expected.norm()
+
+
 @pytest.mark.parametrize("channels", [3, 10])
 @pytest.mark.parametrize(("kernel", "shape"), [(4, (8, 6)), (5, (8, 6)), (5, (7, 6)), (5, (7, 9))], ids=str)
 def test_down_and_its_adjoint(rng, kernel, shape, channels):

@@ -76,7 +76,7 @@ class MLP:
 
 
 class MLPGenerator(nn.Module):
-    """z (n, latent) and labels (n,) -> images (n, *shape)."""
+    """z (n, latent) and labels (n,) -> images ``(n, *shape)``."""
 
     takes_draw = True
 
@@ -100,7 +100,7 @@ class MLPGenerator(nn.Module):
 
 
 class MLPCritic(nn.Module):
-    """Images (n, *shape) and labels (n,) -> ``Scores``."""
+    """Images ``(n, *shape)`` and labels (n,) -> ``Scores``."""
 
     takes_draw = True
 

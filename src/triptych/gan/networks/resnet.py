@@ -87,7 +87,7 @@ class ResNetGenerator(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """up(x) + conv₂(relu(norm₂(conv₁(up(relu(norm₁(x))))))), conv₁ for a shortcut: (n, k, h, w) -> (n, k, 2 h, 2 w).
+    """up(conv(x)) + conv₂(relu(norm₂(conv₁(up(relu(norm₁(x))))))): (n, k, h, w) -> (n, k, 2 h, 2 w).
 
     The shortcut's 1 x 1 convolution comes before its upsampling, which is the same and a quarter of the work.
     """

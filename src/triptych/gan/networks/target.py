@@ -38,8 +38,8 @@ class Target:
 class Architecture(Protocol):
     """A family of networks with its numbers. Both raise InputError where the shape does not suit it.
 
-    The networks have ``takes_draw = True``: ``generator(z, labels, draw)`` gives images (n, *shape), ``critic(images, labels,
-    draw)`` gives ``Scores``; ``draw`` may be None, and dropout then does nothing.
+    The networks have ``takes_draw = True``: ``generator(z, labels, draw)`` gives images ``(n, *shape)``, ``critic(images,
+    labels, draw)`` gives ``Scores``; ``draw`` may be None, and dropout then does nothing.
     """
 
     def generator(self, target: Target, latent: int) -> nn.Module:

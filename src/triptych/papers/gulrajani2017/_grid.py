@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 SAMPLES, SAMPLE_SEED = 2_500, 999
 STEPS = {
-    "gan": 14_500,
-    "lsgan": 14_500,
-    "clipping": 4_500,
+    "gan": 14_400,
+    "lsgan": 14_300,
+    "clipping": 4_050,
     "wgan-gp": 3_200,
-    "wgan-gp, 2 critic steps": 6_800,
-    "r1 + r2": 8_500,
+    "wgan-gp, 2 critic steps": 7_150,
+    "r1 + r2": 11_000,
 }
 
 

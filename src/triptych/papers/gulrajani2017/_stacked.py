@@ -33,8 +33,8 @@ class Size:
 
 SIZES = {
     Scale.SMOKE: Size(4, {"dcgan": 12, "wgan-gp": 6}, 1_000),
-    Scale.LAPTOP: Size(32, {"dcgan": 3_600, "wgan-gp": 1_100}, 26_000),
-    Scale.PAPER: Size(32, {"dcgan": 36_000, "wgan-gp": 11_000}, 26_000),
+    Scale.LAPTOP: Size(32, {"dcgan": 3_800, "wgan-gp": 1_000}, 26_000),
+    Scale.PAPER: Size(32, {"dcgan": 38_000, "wgan-gp": 10_000}, 26_000),
 }
 
 

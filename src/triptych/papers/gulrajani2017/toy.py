@@ -136,9 +136,8 @@ def train_critic(
         optimiser.set(walker, step, size.steps, step * size.batch)
         walker.step()
         objective.constrain(critic, "after")
-    objective.constrain(
-        critic, "before"
-    )  # where clipping comes before a step, the last step's weights are yet to be clipped
+    # Where clipping comes before a step, the last step's weights are yet to be clipped.
+    objective.constrain(critic, "before")
 
 
 def judged(critic: "nn.Module", real: "Tensor", seed: int) -> dict[str, float]:
