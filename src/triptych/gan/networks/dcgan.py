@@ -137,7 +137,7 @@ class DCGANGenerator(nn.Module):
             z = self.act(self.dense_norm(self.dense(concatenated(z, labels, told))))
         x = self.first(concatenated(z, labels, told)).view(-1, *self.grid, self.cells).permute(0, 3, 1, 2)
         for layer, normalise in zip(self.layers, self.norms):
-            x = layer(concatenated(self.act(normalise(x)), labels, told))
+            x = layer(self.act(normalise(x)), labels)
         return finish(x, self.target.output)
 
 
@@ -175,7 +175,7 @@ class DCGANCritic(nn.Module):
         """The images and what each convolution gives, after its activation."""
         x = [images]
         for layer, normalise in zip(self.layers, self.norms):
-            x.append(self.act(normalise(layer(concatenated(x[-1], labels, self.told)))))
+            x.append(self.act(normalise(layer(x[-1], labels))))
         return x
 
     def input_gradient(self, images: Tensor, labels: Tensor | None, draw: Draw | None) -> Tensor | None:

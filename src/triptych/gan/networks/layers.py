@@ -127,6 +127,16 @@ class Down(nn.Conv2d):
     def __init__(self, channels: int, out: int, kernel: int, bias: bool = True) -> None:
         super().__init__(channels, out, kernel, 2, (kernel - 1) // 2, bias=bias)
 
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Maps of half the sides; of more channels than x has, the last are the labels' constant maps."""
+        c = x.shape[1]
+        y = F.conv2d(x, self.weight[:, :c], self.bias, 2, self.padding)
+        if c == self.in_channels:
+            return y
+        weight = self.weight[:, c:].transpose(0, 1).flatten(0, 1)[:, None]
+        maps = F.conv2d(x.new_ones(1, 1, *x.shape[2:]), weight, None, 2, self.padding)
+        return y + by_class(maps, labels, self.in_channels - c)
+
     def adjoint(self, u: Tensor, shape: Sequence[int]) -> Tensor:
         """The gradient by the input of u by the output; of the input's channels, the first of a ``shape`` (n, c, h, w)."""
         weight = self.weight if shape[1] == self.in_channels else self.weight[:, : shape[1]]
@@ -140,9 +150,14 @@ class Up(nn.ConvTranspose2d):
         super().__init__(channels, out, kernel, 2, (kernel - 1) // 2, bias=bias)
         self.size = size
 
-    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """(n, c, h, w) -> (n, out, *size)."""
-        return up(x, self.weight, self.bias, self.size)
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """(n, c, h, w) -> (n, out, *size); of more channels than c, the last are the labels' constant maps."""
+        c = x.shape[1]
+        y = up(x, self.weight[:c], self.bias, self.size)
+        if c == self.in_channels:
+            return y
+        weight = self.weight[c:].flatten(0, 1)[None]
+        return y + by_class(up(x.new_ones(1, 1, *x.shape[2:]), weight, None, self.size), labels, self.in_channels - c)
 
 
 def up(x: Tensor, weight: Tensor, bias: Tensor | None, size: Sequence[int]) -> Tensor:
@@ -223,6 +238,19 @@ def concatenated(x: Tensor, labels: Tensor | None, classes: int) -> Tensor:
         raise wrong("labels", f"given to a network of {classes} classes", labels)
     y = one_hot(labels, classes, x)
     return torch.cat([x, y[(..., *([None] * (x.dim() - 2)))].expand(-1, -1, *x.shape[2:])], 1)
+
+
+def by_class(maps: Tensor, labels: Tensor | None, classes: int) -> Tensor:
+    """Each image's own of the maps (1, classes · out, h, w): (n, out, h, w).
+
+    A convolution of constant maps is the same for all images of a class. It is made once a class; concatenated to an image,
+    such maps make odd numbers of channels, for which libraries have slow kernels alone (in bfloat16, ten times).
+    """
+    if labels is None:
+        raise wrong("labels", f"given to a network of {classes} classes", labels)
+    each = maps.unflatten(1, (classes, -1))[0].permute(0, 2, 3, 1)
+    chosen = one_hot(labels, classes, each) @ each.flatten(1)
+    return chosen.unflatten(1, tuple(each.shape[1:])).permute(0, 3, 1, 2)
 
 
 class Head(nn.Module):
