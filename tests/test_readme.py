@@ -25,9 +25,9 @@ def run(number, folder, monkeypatch):
     return names
 
 
-def test_there_are_three_snippets_of_at_most_eight_lines():
-    assert len(SNIPPETS) == 3
-    assert max(len(snippet.splitlines()) for snippet in SNIPPETS) <= 8
+def test_there_are_four_snippets_of_at_most_nine_lines():
+    assert len(SNIPPETS) == 4
+    assert max(len(snippet.splitlines()) for snippet in SNIPPETS) <= 9
 
 
 def test_the_first_snippet_trains_a_classifier_whose_certificate_says_what_it_prints(tmp_path, monkeypatch, capsys):
@@ -60,6 +60,15 @@ def test_the_third_snippet_saves_and_loads_a_model(tmp_path, monkeypatch, capsys
     assert capsys.readouterr().out.startswith("[0 1 2] (500, ")  # the first three digits are 0, 1, 2
 
 
+def test_the_fourth_snippet_plays_a_game(tmp_path, monkeypatch, capsys):
+    """Twenty lines, and a critic that tells real digits from generated ones more and more clearly."""
+    names = run(3, tmp_path, monkeypatch)
+    steps, gaps = zip(*(map(float, line.split()) for line in capsys.readouterr().out.splitlines()))
+    assert steps == tuple(range(1, 21))
+    assert gaps[-1] > gaps[0] > 0
+    assert names["progress"].seen == 20 * 5 * names["recipe"].batch
+
+
 def test_its_quick_commands_work(tmp_path, monkeypatch, capsys):
     """In a folder without the pictures that they name: there the embedded digits stand for them."""
     monkeypatch.chdir(tmp_path)
@@ -80,6 +89,8 @@ def test_the_experiment_that_it_runs_is_one(capsys):
     assert named <= known
 
 
-@pytest.mark.parametrize("missing", ["panels *sparse*", "never been run on a GPU", "only the column `basic`"])
+@pytest.mark.parametrize(
+    "missing", ["panel *sparse*", "progressive growing", "never been run on a GPU", "only the column `basic`"]
+)
 def test_it_says_what_does_not_work_yet(missing):
     assert missing in README.split("## What does not work yet")[1]

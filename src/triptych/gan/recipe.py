@@ -1,6 +1,7 @@
 """A recipe: everything that a run is, resolved; what builds its players and feeds them images."""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,7 +12,8 @@ from triptych.engine import Engine
 from triptych.gan.draw import Draw
 from triptych.gan.game import Batch, BatchSource, Objective
 from triptych.gan.networks.target import Architecture, Target
-from triptych.gan.train import Players, Rules
+from triptych.gan.schedule import Constant
+from triptych.gan.train import ONE_PROCESS, Players, Progress, Rules, train
 from triptych.images import Images
 
 SCALES = {"signed": "tanh", "unit": "sigmoid", "dequantised": "tanh", "none": "linear"}
@@ -56,7 +58,7 @@ class Recipe:
             torch.manual_seed(whole("seed", seed, low=0))
             return self.generator.generator(self.target, self.rules.latent.size), self.critic.critic(self.target)
 
-    def players(self, seed: int, engine: Engine) -> Players:
+    def players(self, seed: int = 0, engine: Engine = ONE_PROCESS) -> Players:
         """The players at the start of a run, placed on the engine's device."""
         generator, critic = (engine.place(network) for network in self.networks(seed))
         average = copy.deepcopy(generator).requires_grad_(False)
@@ -69,7 +71,7 @@ class Recipe:
             noise_seed=seed,
         )
 
-    def batches(self, images: Images, engine: Engine) -> BatchSource:
+    def batches(self, images: Images, engine: Engine = ONE_PROCESS) -> BatchSource:
         """The images as the networks see them. Raises InputError where shape or labels are not the recipe's."""
         if images.shape[1:] != self.shape:
             raise InputError(f"images must be of {_times(self.shape)}, got {_times(images.shape[1:])}")
@@ -93,6 +95,13 @@ class Recipe:
             return Batch(pixels, labels)
 
         return batches
+
+    def game(
+        self, players: Players, batches: BatchSource, seed: int = 0, engine: Engine = ONE_PROCESS
+    ) -> Iterator[Progress]:
+        """The loop of ``train`` with the recipe's objective, rules and batch."""
+        schedule = Constant(self.batch)
+        return train(players, self.objective, batches, seed=seed, rules=self.rules, schedule=schedule, engine=engine)
 
     def scaled(self, pixels: Tensor, draw: Draw, dtype: torch.dtype = torch.float32) -> Tensor:
         """Bytes (n, c, h, w) as the networks see them; ``draw`` has the mirror's and the noise's numbers."""

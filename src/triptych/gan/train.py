@@ -12,7 +12,7 @@ from triptych.engine import Engine
 from triptych.gan.draw import Draw, Latent
 from triptych.gan.game import Batch, BatchSource, GameLoss, Objective, scorer
 from triptych.gan.optimiser import Optimiser
-from triptych.gan.schedule import Constant, Schedule, Stage
+from triptych.gan.schedule import Schedule, Stage
 
 ONE_PROCESS = Engine()
 
@@ -83,8 +83,8 @@ def train(
     batches: BatchSource,
     *,
     seed: int,
-    rules: Rules | None = None,
-    schedule: Schedule | None = None,
+    rules: Rules,
+    schedule: Schedule,
     engine: Engine = ONE_PROCESS,
 ) -> Iterator[Progress]:
     """Play on from where the players stand, without end: critic steps, then one generator step, then a ``Progress``.
@@ -93,10 +93,9 @@ def train(
     the players' own. Everything random is a function of (seed, step, image), so that a run that was interrupted between
     two steps goes on with the same numbers.
     """
-    turn = Turn(players, objective, batches, seed, rules or Rules(), engine)
-    stages = schedule or Constant()
+    turn = Turn(players, objective, batches, seed, rules, engine)
     while True:
-        yield turn.play(stages.at(players.seen))
+        yield turn.play(schedule.at(players.seen))
 
 
 @dataclass(frozen=True)
