@@ -10,7 +10,6 @@ from triptych.bench.report import row_sections
 from triptych.bench.row import read_rows
 from triptych.bench.sections import Gallery, Table
 from triptych.cli import main
-from triptych.gan.game import Batch
 from triptych.papers import find
 from triptych.papers.gulrajani2017 import toy
 
@@ -50,6 +49,7 @@ def test_a_penalised_critic_rises_with_slope_about_one_and_a_clipped_one_is_flat
     assert rows["penalty"]["norm_mean"] > 0.3
     assert rows["clipping"]["norm_mean"] < 0.01 * rows["penalty"]["norm_mean"]
     assert rows["penalty"]["gap"] > 0 < rows["clipping"]["gap"]
+    assert rows["penalty"]["rise_percent"] < 100 > rows["clipping"]["rise_percent"]
     assert rows["penalty"]["value_range"] > 100 * rows["clipping"]["value_range"]
 
 
@@ -84,15 +84,6 @@ def test_the_noise_of_a_critics_training_is_the_seeds():
     assert not torch.equal(*made)
 
 
-def test_a_quadratic_explains_itself_and_nothing_of_a_cubic():
-    x = torch.cartesian_prod(*[torch.linspace(-1, 1, 21, dtype=torch.float64)] * 2)
-    a, b = x.unbind(1)
-    assert toy.quadratic_share(x, 3 + a - 2 * b * a + b * b) == pytest.approx(1)
-    cubic = torch.special.legendre_polynomial_p(a, 3)
-    residual = cubic - a * (cubic * a).sum() / (a * a).sum()  # of the terms only a is not orthogonal to an odd cubic
-    assert toy.quadratic_share(x, cubic) == pytest.approx(1 - float(residual.var() / cubic.var()))
-
-
 def test_the_gap_and_the_norms_of_a_known_critic():
     """D(x) = w·x: the gradient is w everywhere, and the blur does not move the mean."""
 
@@ -100,10 +91,21 @@ def test_the_gap_and_the_norms_of_a_known_critic():
         def forward(self, x):
             return x @ torch.tensor([3.0, 4.0])
 
-    found = toy.judged(Plane(), Batch(torch.zeros(20_000, 2)).images, 0)
+    found = toy.judged(Plane(), torch.zeros(20_000, 2), 0)
     assert found["norm_mean"] == pytest.approx(5)
     assert found["norm_deviation"] == pytest.approx(0, abs=1e-5)
     assert abs(found["gap"]) < 4 * 5 / math.sqrt(20_000)
+    assert abs(found["rise_percent"]) < 100 * 4 * 0.2 / (0.25 * math.sqrt(20_000))
+
+
+def test_the_rise_is_all_of_the_slope_where_each_point_is_the_tip_of_a_cone():
+    class Cone(torch.nn.Module):
+        def forward(self, x):
+            return -7 * torch.linalg.vector_norm(x, dim=1)
+
+    found = toy.judged(Cone(), torch.zeros(20_000, 2), 0)
+    assert found["rise_percent"] == pytest.approx(100, rel=1e-3)
+    assert found["gap"] == pytest.approx(7 * math.sqrt(math.pi / 2), rel=0.02)
 
 
 def test_the_report_shows_numbers_and_level_sets(smoke):
