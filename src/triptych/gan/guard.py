@@ -27,7 +27,7 @@ class Guard:
     bound: float = 1e9
     window: int = 100
     least: int = 20
-    recent: dict[str, list[float]] = field(default_factory=dict)
+    recent: dict[str, list[float]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         real("factor", self.factor, above=1)
