@@ -11,16 +11,15 @@ from triptych.gan.game import Scores
 from triptych.gan.networks.layers import (
     INITS,
     NORMS,
-    Down,
     Head,
     LeakyReLU,
-    Up,
     activation,
     concatenated,
     finish,
     initialise,
     norm,
 )
+from triptych.gan.networks.stride import Down, Up
 from triptych.gan.networks.target import Target
 
 ACTIVATIONS = ("relu", "tanh", "gated")
