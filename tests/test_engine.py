@@ -51,6 +51,12 @@ def test_one_process_needs_no_accelerate(monkeypatch):
 def test_several_processes_need_the_others(monkeypatch):
     """Nobody answers at the address: one sentence, and no traceback of a back end."""
     monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        with pytest.raises(
+            InputError, match=rf"must have {name} where WORLD_SIZE is 2; start the processes by torchrun"
+        ):
+            start("cpu")
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(
         "accelerate.PartialState", lambda **_: (_ for _ in ()).throw(RuntimeError("rendezvous\nfailed"))
     )

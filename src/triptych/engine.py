@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -182,11 +183,17 @@ def start(device: str | None = None, precision: str = "float32", *, compile: boo
         torch.cuda.set_device(chosen)
     if size == 1:
         return Engine(chosen, precision, compile=compile)
+    lacking = next((name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)), None)
+    if lacking:
+        raise InputError(
+            f"the environment must have {lacking} where WORLD_SIZE is {size}; start the processes by torchrun"
+        )
     from accelerate import PartialState
 
     with _together(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "OMP_NUM_THREADS")
-        state = PartialState(cpu=chosen.type == "cpu")
+        # Others wait while the main process reads pictures; torchrun, or the closed connection, tells of one that has gone.
+        state = PartialState(cpu=chosen.type == "cpu", timeout=timedelta(days=1))
     return Engine(chosen, precision, state.process_index, state.num_processes, compile)
 
 
@@ -227,6 +234,8 @@ def _together() -> Iterator[None]:
     """Say in one sentence what the back ends say in many ways when a process has gone."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, ValueError) as error:
         raise ProcessLost(
             "another process of this run has ended or cannot be reached; go on with --resume from the last checkpoint, "

@@ -56,7 +56,8 @@ def test_the_config_is_resolved(gan_runs):
         "split": None, "limit": 40, "images": 40, "classes": list("0123456789"),
     }  # fmt: skip
     assert (said_of["seed"], said_of["precision"], said_of["labels"], said_of["width"]) == (0, "float32", True, 2)
-    assert said_of["every"] == {"log": 1, "checkpoint": 500, "grid": 500}
+    assert said_of["every"] == {"log": 1, "checkpoint": 500, "grid": 500, "keep": 3}
+    assert said_of["compile"] is False
     recipe, _ = load_generator(gan_runs / "classed")
     assert (recipe.classes, recipe.batch, recipe.rules.steps, recipe.generator.width) == (10, 4, 2, 2)
     assert config(gan_runs / "run")["data"]["classes"] == []
@@ -169,6 +170,70 @@ def test_a_run_begins_with_another_ones_weights(gan_run, tmp_path, said):
     theirs = tensors(gan_run)
     assert all(torch.equal(start[name], theirs[name]) for name in start if name.startswith("critic/"))
     said("gan", "train", "--resume", "--steps", "2", "--out", tmp_path / "new")
+
+
+def test_what_a_resumed_run_keeps_and_compiles_is_what_it_did(tmp_path, monkeypatch, capsys, said):
+    made = []
+    monkeypatch.setattr("triptych.engine.Engine.compiled", lambda self, net: made.append(self.compile) or net)
+    words = [*TRAIN, "--checkpoint-every", "1", "--keep", "9", "--compile", "--out", tmp_path / "r"]
+    said(*words, "--steps", "3")
+    said("gan", "train", "--resume", "--steps", "4", "--out", tmp_path / "r")
+    assert len(Run.open(tmp_path / "r").checkpoints) == 5
+    said("gan", "train", "--resume", "--steps", "5", "--keep", "2", "--out", tmp_path / "r")
+    assert [p.name for p in Run.open(tmp_path / "r").checkpoints] == ["00000004", "00000005"]
+    assert made == [True, True, True]
+    assert main(["gan", "train", "--resume", "--no-compile", "--out", str(tmp_path / "r")]) == 2
+    assert "was made with another compile (True, now False)" in capsys.readouterr().err
+
+
+def test_a_run_whose_rates_fall_is_not_told_to_go_on(tmp_path, capsys):
+    words = ["gan", "train", "wgan-gp-resnet", "--width", "2", "--batch", "4", "--limit", "8", "--steps", "1"]
+    for more in ([], ["--resume"]):
+        assert main([*words, "--side", "16", "--out", str(tmp_path / "r"), *more]) == 0
+    assert "its rates fall over them, so that more need a new run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (
+            "lr = 0.001",
+            "lr is no setting; write it in the table [rules.generator_optimiser] or [rules.critic_optimiser]",
+        ),
+        ("[critic_optimiser]\nlr = 1.0", "critic_optimiser is no setting; write it in the table [rules]"),
+        ("half_life = 3.0", "half_life is no setting; write it in the table [rules]"),
+        ("name = 'mine'", "name is no setting"),
+        ("shape = [1, 8, 8]", "shape is no setting"),
+        (
+            "labels = 'auxiliary'",
+            "objective must be Auxiliary where labels are 'auxiliary', so that the classifier learns",
+        ),
+        ("scale = 'none'", "scale must be signed, unit or dequantised for images"),
+    ],
+)
+def test_a_file_is_refused_with_the_place_that_was_meant(tmp_path, capsys, text, part):
+    (tmp_path / "f.toml").write_text(text)
+    words = ["gan", "train", "dcgan", "--config", str(tmp_path / "f.toml"), "--out", str(tmp_path / "r")]
+    assert main(words) == 2
+    assert part in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_dry_run_counts_all_pictures_and_refuses_what_the_run_would(tmp_path, monkeypatch, capsys, said):
+    monkeypatch.setattr("triptych.cli.gan_dry.MEASURED_STEPS", 1)
+    monkeypatch.setattr("triptych.cli.gan_train.LOOKED_AT", 10)
+    (tmp_path / "d").mkdir()
+    for i in range(24):
+        Image.new("L", (16, 16), i).save(tmp_path / "d" / f"{i}.png")
+    words = ["gan", "train", "dcgan", "--width", "2", "--batch", "4", "--data", str(tmp_path / "d"), "--dry-run"]
+    for more, images in (([], 24), (["--limit", "17"], 17), (["--limit", "6"], 6)):
+        assert said(*words, *more)[0]["steps"] == 200 * images // 256
+    for more, part in (
+        (["--keep", "0"], "keep must be"),
+        (["--init-from", str(tmp_path / "none")], "must be the folder of a run"),
+    ):
+        assert main([*words, *more]) == 2
+        assert part in capsys.readouterr().err
 
 
 LEAST = ["--limit", "70", "--batch", "4", "--labels"]

@@ -169,6 +169,10 @@ DAMAGES = {
     "torn head": (lambda saved: (saved / HEAD).write_text("{"), "is damaged"),
     "another kind": (lambda saved: relabel(saved, kind="ccnn"), "must hold 'gan-checkpoint', but it holds 'ccnn'"),
     "a newer one": (lambda saved: relabel(saved, version=99), "saved by a newer triptych"),
+    "another number": (
+        lambda saved: changed(saved, lambda _, meta: meta.update(seen=1)),
+        "are not those that were written",
+    ),
     "a lacking number": (lambda saved: changed(saved, lambda _, meta: meta.pop("rate_scale")), "not say rate_scale"),
 }
 
@@ -203,6 +207,7 @@ def add(name):
 
 
 MISFITS = {
+    "half an optimiser": (without("critic_optimiser/exp_avg/"), "it has no critic_optimiser/exp_avg/"),
     "a lacking parameter": (without("critic/"), "it has no critic/"),
     "one too many": (add("generator/more"), "it has generator/more, which these lack"),
     "state of no parameter": (add("critic_optimiser/exp_avg/more"), "it has critic_optimiser/exp_avg/more"),
@@ -219,7 +224,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(saved, change, sentenc
     changed(saved, change)
     players = GAMES["convolutions, Adam"].players(8, Engine())
     before = state(players)
-    with pytest.raises(InputError, match=f"^C is of other networks: {sentence}"):
+    with pytest.raises(InputError, match=f"^C is (of other networks|damaged): {sentence}"):
         checkpoint.restore(players, checkpoint.read(saved), "C")
     assert_same(state(players), before)
 

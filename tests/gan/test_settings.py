@@ -24,6 +24,9 @@ PRESETS = {
 }
 
 
+CLASSIFIED = {"classes": 10, "labels": "auxiliary"}
+
+
 def objective(kind):
     """An objective with the least that it needs."""
     inner = [WassersteinGP(weight=3.0)] if any(f.name == "objective" for f in fields(kind)) else []
@@ -56,14 +59,16 @@ def test_every_recipe_comes_back_from_json(one):
 
 @pytest.mark.parametrize("kind", [*OBJECTIVES, *settings.ARCHITECTURES], ids=lambda kind: kind.__name__)
 def test_every_objective_and_architecture_comes_back_under_its_name(kind):
-    one = recipe(objective=objective(kind)) if kind in OBJECTIVES else recipe(generator=kind(), critic=kind())
+    told = CLASSIFIED if kind is Auxiliary else {}
+    one = recipe(objective=objective(kind), **told) if kind in OBJECTIVES else recipe(generator=kind(), critic=kind())
     written = json.loads(json.dumps(settings.to_json(one)))
     assert written["objective" if kind in OBJECTIVES else "critic"]["kind"] == kind.__name__
     assert settings.from_json(written) == one
 
 
 def test_numbers_that_are_not_the_defaults_come_back():
-    one = recipe(objective=Auxiliary(WassersteinGP(7.5, 2), 0.5, 0.25), critic=MLP(critic_widths=(3, 4, 5)), batch=3)
+    game = Auxiliary(WassersteinGP(7.5, 2), 0.5, 0.25)
+    one = recipe(objective=game, critic=MLP(critic_widths=(3, 4, 5)), batch=3, **CLASSIFIED)
     one = one.changed(steps=17, half_life=2.5)
     assert settings.from_json(json.loads(json.dumps(settings.to_json(one)))) == one
 
@@ -107,7 +112,7 @@ def test_another_kind_begins_from_its_own_defaults_and_the_same_kind_keeps_the_r
     assert settings.override(base, {"objective": {"kind": "Hinge", "steps": 4}}, "f").objective == Hinge(4)
     assert settings.override(base, {"critic": {"width": 5}}, "f").critic == DCGAN(width=5, kernel=4)
     assert settings.override(base, {"critic": {"kind": "MLP"}}, "f").critic == MLP()
-    wrapped = {"objective": {"kind": "Auxiliary", "objective": {"kind": "WassersteinGP", "weight": 5}}}
+    wrapped = {"objective": {"kind": "Auxiliary", "objective": {"kind": "WassersteinGP", "weight": 5}}, **CLASSIFIED}
     after = settings.override(base, wrapped, "f")
     assert after.objective == Auxiliary(WassersteinGP(5.0))
     again = settings.override(after, {"objective": {"objective": {"weight": 2}}}, "f")

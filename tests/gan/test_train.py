@@ -34,14 +34,14 @@ class Point(nn.Module):
 
 
 class Slope(nn.Module):
-    """The critic D(x) = psi x."""
+    """The critic D(x) = psi · (the sum of x)."""
 
     def __init__(self, psi: float):
         super().__init__()
         self.psi = nn.Parameter(torch.tensor(psi, dtype=torch.float64))
 
     def forward(self, x):
-        return self.psi * x
+        return (self.psi * x).flatten(1).sum(1)
 
 
 @dataclass
@@ -179,6 +179,26 @@ def test_every_step_has_noise_of_its_own():
     critic, generator, _ = noise_of(players(Spread(), Slope(0.0)))
     every = torch.cat([*critic, *generator])
     assert len(every.unique()) == every.numel() == (4 + 2) * 4 * 2
+
+
+def pairs(seed, seen, n):
+    return Batch(counted(seed, seen, n).images.expand(-1, 2))
+
+
+def test_what_was_frozen_stays_frozen():
+    critic = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)).double()
+    critic[0].requires_grad_(False)
+    who, before = players(Spread(), critic), [p.detach().clone() for p in critic.parameters()]
+    play(who, Linear(2), pairs, 2)
+    after = list(critic.parameters())
+    assert [p.requires_grad for p in after] == [False, False, True, True]
+    assert [torch.equal(a, b) for a, b in zip(after, before)] == [True, True, False, True]  # no gradient by an offset
+
+
+def test_a_critic_says_one_value_an_image():
+    critic = nn.Linear(2, 2).double()
+    with pytest.raises(InputError, match=r"critic must be a network with one value for each of 4 images, got \(4, 2\)"):
+        play(players(Spread(), critic), Linear(), pairs, 1)
 
 
 def test_reused_noise_is_that_of_the_last_critic_step():

@@ -11,7 +11,7 @@ from typing import Any
 from triptych.bench.machine import provenance
 from triptych.check import InputError
 from triptych.cli.console import Console, Progress, console
-from triptych.cli.gan_wish import KEEP, UNLABELLED, Wish
+from triptych.cli.gan_wish import UNLABELLED, Wish
 from triptych.cli.place import check_place
 from triptych.data import load
 from triptych.data.folder import Folder
@@ -19,10 +19,11 @@ from triptych.data.recognise import recognise
 from triptych.data.shards import mapped
 from triptych.engine import Engine, start
 from triptych.gan import checkpoint
-from triptych.gan.folder import Run
+from triptych.gan.folder import Run, check_networks, lengthens
 from triptych.gan.recipe import Recipe
 from triptych.gan.run import Every, OnProgress, play
 from triptych.gan.sample import fixed_grid
+from triptych.gan.settings import to_json
 from triptych.images import Images
 
 LOOKED_AT = 2048  # images that a dry run reads of a folder of pictures: enough for a step, and nothing is kept
@@ -35,7 +36,7 @@ def trained(wish: Wish, json: bool) -> None:
     if wish.keeping.out is None:
         raise InputError("out must be the folder of the run, got none; give --out RUN, or --dry-run to write nothing")
     check_place("out", wish.keeping.out)
-    every = Every(**wish.intervals, keep=KEEP if wish.keeping.keep is None else wish.keeping.keep)
+    every = Every(**wish.intervals)
     _check_tensorboard(wish)
     if wish.run is not None and wish.run.checkpoints:
         checkpoint.read(wish.run.checkpoints[-1])  # refuses a damaged one before anything is written
@@ -45,10 +46,12 @@ def trained(wish: Wish, json: bool) -> None:
         wish, images = opened(voice, wish, engine)
         recipe = wish.built(images)
         recipe.networks(wish.seed)  # refuses sides that the networks cannot have
-        run = _run(wish, wish.config(recipe, images), engine, typed)
+        config = wish.config(recipe, images)
+        engine.agree("the images", int(config["data"]["checksum"].removeprefix("sha256:")[:15], 16))
+        run = _run(wish, config, engine, typed)
         _note_differences(voice, run)
         begun, before = time.perf_counter(), _steps(run)
-        with _shown(voice, wish, recipe, run) as on_progress:
+        with _shown(voice, wish.keeping.tensorboard and engine.main, recipe, run) as on_progress:
             draw = fixed_grid(recipe, wish.seed)
             players = play(run, recipe, images, engine=engine, every=every, draw_grid=draw, on_progress=on_progress)
         seconds = time.perf_counter() - begun
@@ -61,10 +64,14 @@ def dry(wish: Wish, json: bool) -> None:
     from triptych.cli.gan_dry import estimate, rows
 
     wish, voice = wish.resolved(), console(json)
+    Every(**wish.intervals)
+    _check_tensorboard(wish)
     device, precision = wish.machine_settings
     with start(device, precision, compile=bool(wish.machine.compile)) as engine:
         wish, images = opened(voice, wish, engine, looked_at=LOOKED_AT)
-        recipe = wish.built(images)
+        recipe = wish.built(images, _count(wish))
+        if wish.game.init_from is not None:
+            check_networks(Run.open(wish.game.init_from), to_json(recipe))
         facts = estimate(recipe, images, engine, wish.seed)
     if not json:
         voice.table([recipe.name, ""], rows(recipe, facts))
@@ -91,6 +98,12 @@ def opened(voice: Console, wish: Wish, engine: Engine, looked_at: int | None = N
         if engine.main:
             engine.wait()
     return replace(wish, reading=reading), images
+
+
+def _count(wish: Wish) -> int | None:
+    """How many images a run has, where a dry run reads some of them: of a folder of pictures."""
+    source = recognise(str(wish.reading.data))
+    return len(source.chosen(wish.reading.split, wish.reading.limit)) if isinstance(source, Folder) else None
 
 
 class Silent(Console):
@@ -150,11 +163,11 @@ def _decoding(voice: Console, data: str) -> Iterator[Callable[[int, int], None]]
 
 
 @contextmanager
-def _shown(voice: Console, wish: Wish, recipe: Recipe, run: Run) -> Iterator[OnProgress]:
+def _shown(voice: Console, tensorboard: bool | None, recipe: Recipe, run: Run) -> Iterator[OnProgress]:
     """A bar that follows the run, words where it is rolled back, and TensorBoard where it is asked for."""
     with ExitStack() as stack:
         bar = stack.enter_context(voice.progress(recipe.name, recipe.rules.steps))
-        write = stack.enter_context(_tensorboard(run)) if wish.keeping.tensorboard else None
+        write = stack.enter_context(_tensorboard(run)) if tensorboard else None
 
         def told(step: int, line: Mapping[str, Any] | None) -> None:
             bar.advance(step - bar.done)
@@ -183,7 +196,11 @@ def _told(voice: Console, run: Run, recipe: Recipe, facts: Mapping[str, Any]) ->
     done, seconds = facts["step"] - facts["before"], facts["seconds"]
     grids = run.samples
     if not done:
-        text = f"{run.folder} has its {facts['step']:,} steps already; --steps N with a larger N goes on"
+        text = f"{run.folder} has its {facts['step']:,} steps already; " + (
+            "--steps N with a larger N goes on"
+            if lengthens(run.config["recipe"])
+            else "its rates fall over them, so that more need a new run (--init-from takes its networks)"
+        )
     else:
         text = f"{done:,} steps in {seconds:.1f} s; `triptych gan sample {run.folder} --out grid.png` draws images"
     voice.finish(

@@ -14,16 +14,19 @@ from triptych.engine import Engine
 from triptych.gan import settings
 from triptych.gan.catalogue import NAMES
 from triptych.gan.folder import Run, check_free
+from triptych.gan.optimiser import Optimiser
 from triptych.gan.recipe import Recipe
 from triptych.gan.recipes import RECIPES
+from triptych.gan.train import Rules
 from triptych.images import Images
 
 G = TypeVar("G", bound=Reading | Game | Machine | Keeping)
 NEVER_IN_A_FILE = {"config", "out", "init_from", "resume"}
+FROM_THE_IMAGES = ("name", "follows", "shape", "classes")  # or from the recipe
 IN_RECIPE = ("batch", "mirror")
 IN_RULES = ("steps", "accumulate")
-INTERVALS = {"log": 10, "checkpoint": 500, "grid": 500}
-KEEP = 3
+INTERVALS = {"log": 10, "checkpoint": 500, "grid": 500, "keep": 3}
+KEEPING = {"log": "log_every", "checkpoint": "checkpoint_every", "grid": "grid_every", "keep": "keep"}
 UNLABELLED = "the images have no labels; leave --labels away, or give a folder with one sub-folder a class"
 
 
@@ -60,8 +63,11 @@ class Wish:
             check_free(wish.keeping.out)
         return wish
 
-    def built(self, images: Images) -> Recipe:
-        """The recipe for these images, all settings laid over it. Raises InputError where they do not suit it."""
+    def built(self, images: Images, count: int | None = None) -> Recipe:
+        """The recipe for these images, all settings laid over it. Raises InputError where they do not suit it.
+
+        ``count`` is how many there are, where ``images`` are some of them.
+        """
         labelled = bool(self.reading.labels)
         if labelled and images.labels is None:
             raise InputError(
@@ -71,7 +77,7 @@ class Wish:
             recipe = settings.from_json(self.run.config["recipe"], f"{self.run.folder / 'config.json'}")
         else:
             classes = len(images.classes) if labelled else 0
-            recipe = RECIPES[str(self.recipe)](images.shape[1:], classes, self.game.width, len(images))
+            recipe = RECIPES[str(self.recipe)](images.shape[1:], classes, self.game.width, count or len(images))
         recipe = settings.override(recipe, self.changes, self.where)
         chosen = {
             name: getattr(self.reading if name == "mirror" else self.game, name) for name in (*IN_RECIPE, *IN_RULES)
@@ -90,6 +96,7 @@ class Wish:
             "recipe": settings.to_json(recipe),
             "seed": self.seed,
             "precision": precision,
+            "compile": bool(self.machine.compile),
             "width": self.game.width,
             "labels": bool(data.labels),
             "data": {
@@ -116,8 +123,8 @@ class Wish:
 
     @property
     def intervals(self) -> dict[str, int]:
-        """Steps from one line, checkpoint and grid to the next."""
-        given = {name: getattr(self.keeping, f"{name}_every") for name in INTERVALS}
+        """Steps from one line, checkpoint and grid to the next, and how many checkpoints stay."""
+        given = {name: getattr(self.keeping, option) for name, option in KEEPING.items()}
         return {name: INTERVALS[name] if value is None else value for name, value in given.items()}
 
     def command(self) -> str:
@@ -135,12 +142,10 @@ class Wish:
         """The options of a TOML file where no flag was given, and the recipe's settings in it."""
         table, groups = read_toml(path), (self.reading, self.game, self.machine, self.keeping)
         options = [f.name for group in groups for f in fields(group) if f.name not in NEVER_IN_A_FILE]
-        own = [name for name in Recipe.__dataclass_fields__ if name not in options or name == "labels"]
+        own = [name for name in Recipe.__dataclass_fields__ if name not in (*options, *FROM_THE_IMAGES)]
         for name in table:
-            if name not in options and name not in own:
-                known = [*options, *own]
-                hint = nearest(name, known) or f"; the settings here are {', '.join(known)}"
-                raise InputError(f"{path}: {name} is no setting{hint}")
+            if name not in (*options, *own):
+                raise InputError(f"{path}: {name} is no setting{_hint(name, [*options, *own])}")
         changes = {name: table.pop(name) for name in list(table) if name not in options}
         if isinstance(table.get("labels"), str):  # the way that the critic is told them
             changes["labels"], table["labels"] = table["labels"], True
@@ -164,8 +169,8 @@ class Wish:
             old, data, name = run.config, run.config["data"], run.config["recipe"]["name"]
             below = Reading(data["path"], data["side"], data["fit"], data["split"], data["limit"], old["labels"])
             game = Game(width=old["width"], seed=old["seed"], init_from=old["init_from"] and Path(old["init_from"]))
-            machine = Machine(precision=old["precision"])
-            keeping = Keeping(**{f"{name}_every": old["every"][name] for name in INTERVALS})
+            machine = Machine(precision=old["precision"], compile=old["compile"])
+            keeping = Keeping(**{option: old["every"][name] for name, option in KEEPING.items()})
         except (KeyError, TypeError):
             raise InputError(
                 f"{run.folder} is no run that `triptych gan train` can go on with; train a new one"
@@ -181,6 +186,16 @@ class Wish:
             keeping=_over(self.keeping, keeping),
             run=run,
         )
+
+
+def _hint(name: str, known: list[str]) -> str:
+    """What may have been meant: a name that is near, the tables where others have it, or all that are known."""
+    inner = {"rules": Rules, "rules.generator_optimiser": Optimiser, "rules.critic_optimiser": Optimiser}
+    places = [table for table, kind in inner.items() if name in kind.__dataclass_fields__]
+    tables = [table for table in inner if table.endswith(f".{name}")]
+    if places or tables:
+        return f"; write it in the table {' or '.join(f'[{one}]' for one in (places or tables))}"
+    return nearest(name, known) or f"; the settings here are {', '.join(known)}"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A moment of a run as a folder of safetensors and JSON: networks, average, optimisers, counters; and the way back."""
 
 import hashlib
+import json
 import re
 import secrets
 import shutil
@@ -21,6 +22,7 @@ KIND = "gan-checkpoint"
 NAME = re.compile(r"(\d{8,})(?:-(\d+))?")
 NETWORKS = ("generator", "critic", "average")
 OPTIMISERS = {"generator": "generator_optimiser", "critic": "critic_optimiser"}
+SEAL = "sha256 of these numbers"
 COUNTERS = ("step", "seen", "critic_updates", "noise_seed", "rate_scale")
 
 
@@ -44,7 +46,7 @@ def taken(players: Players, meta: Mapping[str, Any]) -> Checkpoint:
 
 def write(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint beside its place, flushed and renamed."""
-    return save(folder, checkpoint.tensors, checkpoint.meta, kind=KIND)
+    return save(folder, checkpoint.tensors, {**checkpoint.meta, SEAL: _seal(checkpoint.meta)}, kind=KIND)
 
 
 def read(folder: Path) -> Checkpoint:
@@ -58,6 +60,10 @@ def read(folder: Path) -> Checkpoint:
     missing = [name for name in COUNTERS if name not in meta]
     if missing:
         raise InputError(f"{folder} is damaged: it does not say {missing[0]}; remove it to go on from an older one")
+    if meta.pop(SEAL, None) not in (None, _seal(meta)):
+        raise InputError(
+            f"{folder} is damaged: its numbers are not those that were written; remove it to go on from an older one"
+        )
     return Checkpoint(tensors, meta)
 
 
@@ -77,6 +83,7 @@ def restore(players: Players, checkpoint: Checkpoint, where: str = "the checkpoi
     """
     live = {**networks(players), **_optimiser_places(players, checkpoint.tensors)}
     _check_fit(live, checkpoint.tensors, where)
+    _check_whole(checkpoint.tensors, where)
     with torch.no_grad():
         for name, tensor in networks(players).items():
             tensor.copy_(checkpoint.tensors[name])
@@ -216,6 +223,23 @@ def _check_fit(live: Mapping[str, Tensor], saved: Mapping[str, Tensor], where: s
         if live[name].shape != saved[name].shape:
             shapes = f"{tuple(saved[name].shape)}, {tuple(live[name].shape)} is needed"
             raise InputError(f"{where} is of other networks: its {name} is {shapes}")
+
+
+def _check_whole(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Check that an optimiser has the same tensors for each parameter that it has any for. Raises InputError."""
+    for attribute in OPTIMISERS.values():
+        places = [name.split("/", 2) for name in tensors if name.startswith(f"{attribute}/")]
+        for key in {key for _, key, _ in places}:
+            for parameter in {parameter for _, _, parameter in places}:
+                if f"{attribute}/{key}/{parameter}" not in tensors:
+                    raise InputError(
+                        f"{where} is damaged: it has no {attribute}/{key}/{parameter}; go on from an older one"
+                    )
+
+
+def _seal(meta: Mapping[str, Any]) -> str:
+    """A hash of the numbers beside the tensors, whatever the order of their names."""
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def _beside(parameter: Tensor, key: str, saved: Tensor, optimiser: torch.optim.Optimizer) -> Tensor:

@@ -149,3 +149,10 @@ class _Heard:
         return F.cross_entropy(
             scores.classes.to(torch.promote_types(scores.classes.dtype, torch.float32)), batch.labels
         )
+
+
+def classifies(objective: object) -> bool:
+    """Whether an objective, or one within it, is ``Auxiliary``."""
+    while objective is not None and not isinstance(objective, Auxiliary):
+        objective = getattr(objective, "objective", None)
+    return objective is not None

@@ -41,7 +41,7 @@ class Draw:
         return replace(self, first=self.first + whole("first", first, low=0), count=count)
 
     def uniform(self, name: str, shape: tuple[int, ...] = (), like: Tensor | None = None) -> Tensor:
-        """Uniform on [0, 1), multiples of 2^-53: ``(count, *shape)``, rounded to the type of ``like``, else to float32."""
+        """Uniform multiples of 2^-53 below 1: ``(count, *shape)``, rounded to the type of ``like``, else to float32 (so up to 1)."""
         return _given(torch.from_numpy((self._bits(name, shape) >> np.uint64(11)) * 2.0**-53), like)
 
     def normal(self, name: str, shape: tuple[int, ...] = (), like: Tensor | None = None) -> Tensor:

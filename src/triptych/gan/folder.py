@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,13 +11,17 @@ from typing import Any
 
 from triptych.check import InputError, shown
 from triptych.gan import checkpoint
+from triptych.gan.recipe import SCALES
 from triptych.store import read_json, write_bytes, write_json
 
 KIND = "gan-run"
 VERSION = 1
 CONFIG, ENVIRONMENTS, METRICS, LOCK = "config.json", "env.json", "metrics.jsonl", ".lock"
-NETWORKS = ("shape", "classes", "labels", "generator", "critic", "rules.latent.size")
-NOT_COMPARED = ("init_from", "data.name", "data.path")  # the same images and the same start may be found elsewhere
+NETWORKS = ("shape", "classes", "labels", "output", "generator", "critic", "rules.latent.size")
+# The same images and the same start may be found elsewhere, and how many checkpoints stay is nobody's arithmetic.
+NOT_COMPARED = ("init_from", "data.name", "data.path", "every.keep")
+NEEDED = ("recipe", "seed")
+GRID = re.compile(r"\d{8,}\.png")
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,14 @@ class Run:
         path = Path(os.path.realpath(folder))
         check_free(folder)
         if config.get("init_from"):
-            _check_networks(cls.open(config["init_from"]), config["recipe"])
+            check_networks(cls.open(config["init_from"]), config["recipe"])
         for name in ("samples", "checkpoints"):
             (path / name).mkdir(parents=True, exist_ok=True)
-        write_json(path / ENVIRONMENTS, [dict(env)])
         run = cls(path, dict(config))
-        run._write_config()  # last: a folder with a config is a run
+        with run.locked():
+            check_free(folder)  # once more: another process may have been as quick
+            write_json(path / ENVIRONMENTS, [dict(env)])
+            run._write_config()  # last: a folder with a config is a run
         return run
 
     @classmethod
@@ -58,26 +65,33 @@ class Run:
                 f"{folder} is the run of a newer triptych (version {head['version']}, this one knows {VERSION}); "
                 "update triptych"
             )
-        if not isinstance(head.get("config"), dict):
-            raise InputError(f"{path / CONFIG} is damaged: it has no config; take it from another copy of the run")
+        config = head.get("config")
+        lacking = "config" if not isinstance(config, dict) else next((key for key in NEEDED if key not in config), None)
+        if lacking:
+            raise InputError(f"{path / CONFIG} is damaged: it has no {lacking}; take it from another copy of the run")
         return cls(path, head["config"])
 
     @classmethod
     def resume(cls, folder: str | Path, config: Mapping[str, Any], env: Mapping[str, Any]) -> "Run":
         """Open a run to go on with it. Raises InputError where the data or the config differ, and says what does.
 
-        More steps than before are taken where no rate depends on their number: the longer run has the same steps.
+        More steps than before are taken where no rate depends on their number (``lengthens``): the longer run has the same steps.
         """
         run = cls.open(folder)
         told = differences(run.config, config)
-        longer = [name for name, before, now in told if name == "recipe.rules.steps" and _longer(config, before, now)]
+        longer = [
+            name
+            for name, before, now in told
+            if name == "recipe.rules.steps" and lengthens(config["recipe"]) and now > before
+        ]
         told = [difference for difference in told if difference[0] not in longer]
         if told:
             raise InputError(f"{folder} was made with another {_listed(told)}; resume it with what it was made with")
-        if longer:
-            run = cls(run.folder, {**run.config, "recipe": config["recipe"]})
-            run._write_config()
-        write_json(run.folder / ENVIRONMENTS, [*run.environments(), dict(env)])
+        with run.locked():  # a run that is being trained stays as it is
+            if longer:
+                run = cls(run.folder, {**run.config, "recipe": config["recipe"]})
+                run._write_config()
+            write_json(run.folder / ENVIRONMENTS, [*run.environments(), dict(env)])
         return run
 
     @property
@@ -88,7 +102,7 @@ class Run:
     @property
     def samples(self) -> list[Path]:
         """The grids, oldest first."""
-        return sorted((self.folder / "samples").glob("[0-9]*.png"))
+        return sorted(path for path in (self.folder / "samples").glob("*.png") if GRID.fullmatch(path.name))
 
     def checkpoint(self, step: int | None = None) -> Path:
         """The checkpoint of a step, by default the newest. Raises InputError where there is none."""
@@ -157,7 +171,7 @@ class Run:
             yield
 
     def _lines(self) -> Iterator[tuple[dict[str, Any], str]]:
-        """Each whole line as an object and as text."""
+        """Each whole line as an object and as text; what is torn or damaged is left out."""
         path = self.folder / METRICS
         if not path.is_file():
             return
@@ -165,10 +179,9 @@ class Run:
             try:
                 line = json.loads(text)
             except ValueError:
-                return
-            if not text.endswith("\n") or not isinstance(line, dict) or not {"step", "rollback"} & line.keys():
-                return
-            yield line, text
+                continue
+            if text.endswith("\n") and isinstance(line, dict) and {"step", "rollback"} & line.keys():
+                yield line, text
 
     def _write_config(self) -> None:
         head = {"format": "triptych", "kind": KIND, "version": VERSION}
@@ -218,17 +231,19 @@ def _listed(told: list[tuple[str, Any, Any]]) -> str:
     return ", ".join(shown_ones) + more
 
 
-def _longer(config: Mapping[str, Any], before: Any, now: Any) -> bool:
-    rules = config["recipe"]["rules"]
-    fixed = all(
+def lengthens(recipe: Mapping[str, Any]) -> bool:
+    """Whether a run of a recipe, as JSON, may be given more steps: no rate depends on their number."""
+    rules = recipe["rules"]
+    return all(
         rules[f"{player}_optimiser"]["fall"] in ("constant", "exponential") for player in ("generator", "critic")
     )
-    return fixed and isinstance(before, int) and isinstance(now, int) and now > before
 
 
-def _check_networks(other: Run, recipe: Mapping[str, Any]) -> None:
+def check_networks(other: Run, recipe: Mapping[str, Any]) -> None:
     """Check that another run has the networks of a recipe. Raises InputError."""
-    theirs, ours = _flat(other.config["recipe"]), _flat(recipe)
+    theirs, ours = (
+        {**_flat(one), "output": SCALES.get(str(one.get("scale")))} for one in (other.config["recipe"], recipe)
+    )
     names = [name for name in {**theirs, **ours} if name in NETWORKS or name.startswith(("generator.", "critic."))]
     told = [(name, theirs.get(name), ours.get(name)) for name in names if theirs.get(name) != ours.get(name)]
     if told:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from triptych.check import wrong
 from triptych.gan.draw import Draw
 
 
@@ -92,7 +93,11 @@ class _Scorer:
         if getattr(self.critic, "takes_draw", False):
             return self.critic(batch.images, batch.labels, batch.draw)
         said = self.critic(batch.images) if batch.labels is None else self.critic(batch.images, batch.labels)
-        return said if isinstance(said, Scores) else Scores(said.flatten())
+        if isinstance(said, Scores):
+            return said
+        if said.numel() != len(batch.images):
+            raise wrong("critic", f"a network with one value for each of {len(batch.images)} images", tuple(said.shape))
+        return Scores(said.flatten())
 
     def input_gradient(self, batch: Batch) -> Tensor | None:
         """The values' gradient by the images where the network has a pass of its own for it, else None."""

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from triptych.check import InputError, choice, whole
+from triptych.check import InputError, choice, whole, wrong
 from triptych.engine import Engine
+from triptych.gan.composed import classifies
 from triptych.gan.draw import Draw
 from triptych.gan.game import Batch, BatchSource, Objective
 from triptych.gan.networks.target import Architecture, Target
+from triptych.gan.objectives import OBJECTIVES
 from triptych.gan.schedule import Constant
 from triptych.gan.train import ONE_PROCESS, Players, Progress, Rules, train
 from triptych.images import Images
@@ -46,6 +48,20 @@ class Recipe:
         choice("scale", self.scale, SCALES)
         object.__setattr__(self, "shape", tuple(self.shape))
         self.target.__post_init__()
+        if self.scale == "none" and len(self.shape) == 3:
+            raise wrong("scale", "signed, unit or dequantised for images (none is for points)", self.scale)
+        self._check_classifier()
+
+    def _check_classifier(self) -> None:
+        """Raise InputError where the critic has a classifier that no loss trains, or a loss has no classifier."""
+        there, kind = bool(self.classes) and self.labels == "auxiliary", type(self.objective)
+        if classifies(self.objective) and not there:
+            told = self.labels if self.classes else "images without labels"
+            raise wrong("labels", "'auxiliary', of labelled images, for the objective Auxiliary", told)
+        if there and kind in OBJECTIVES and not classifies(self.objective):
+            raise wrong(
+                "objective", "Auxiliary where labels are 'auxiliary', so that the classifier learns", kind.__name__
+            )
 
     @property
     def target(self) -> Target:
@@ -118,8 +134,11 @@ class Recipe:
     def pixels(self, images: Tensor) -> Tensor:
         """What a generator made, as bytes."""
         x = images.detach().float()
-        x = x * 255 if self.scale == "unit" else (x + 1) * 127.5
-        return x.clamp(0, 255).round().to(torch.uint8).contiguous()
+        if self.scale == "dequantised":  # the noise is above the byte
+            x = ((x + 1) * 128).floor()
+        else:
+            x = (x * 255 if self.scale == "unit" else (x + 1) * 127.5).round()
+        return x.clamp(0, 255).to(torch.uint8).contiguous()
 
     def changed(self, **fields: object) -> "Recipe":
         """The recipe with some fields changed; those of ``rules`` are found there."""

@@ -42,7 +42,8 @@ def goodfellow(shape: Shape, classes: int = 0, width: int | None = None, images:
 
     Goodfellow et al., NeurIPS 2014, by its code's mnist.yaml, where the paper's Algorithm 1 lets the generator see the
     critic's new weights (``objective.simultaneous`` false). 250 epochs, over which the momentum rises.
-    Differs: the momentum rises with every image rather than every epoch; output biases start at 0 (``start_at_means``
+    Differs: the rate multiplies the velocity as a whole, where the code's velocity contains the rates of its steps (which
+    differ by 4e-6 from one to the next); the momentum rises with every image rather than every epoch; output biases start at 0 (``start_at_means``
     sets them to the pixels' means).
     """
     units, images = _width(width, 1200), whole("images", images)
@@ -69,7 +70,8 @@ def dcgan(shape: Shape, classes: int = 0, width: int | None = None, images: int 
     Radford et al., ICLR 2016, by its code: faces/train_uncond_dcgan.py, and where the smaller side is below 32
     mnist/train_cond_dcgan.py. Each player's step has noise of its own; ``rules.reuse_noise`` takes the critic's, as
     dcgan.torch does.
-    Differs: BatchNorm of the small ones has gains and biases, and that of a linear layer to a grid is by channel.
+    Differs: BatchNorm of the small ones has gains and biases, and that of a linear layer to a grid is by channel; its epsilon
+    is 1e-5, the code's 1e-8.
     """
     small = min(shape[1:], default=0) < 32
     width = _width(width, 64 if small else 128)

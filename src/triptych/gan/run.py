@@ -1,5 +1,6 @@
 """Train in a run folder: log, draw, save; go on after a kill with the same bits; go back where the game diverges."""
 
+import errno
 import hashlib
 import platform
 import signal
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 import triptych
-from triptych.check import whole, wrong
+from triptych.check import InputError, whole, wrong
 from triptych.engine import Engine
 from triptych.gan import checkpoint
 from triptych.gan.folder import Run
@@ -30,6 +31,7 @@ from triptych.images import Images
 from triptych.store import write_bytes
 
 ROLLBACKS = 3
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 DrawGrid = Callable[[int, nn.Module], bytes]
 """``draw_grid(step, average)``: the PNG of a grid of the generator's average at a step."""
@@ -135,6 +137,9 @@ class Course:
     def take_up(self, saved: checkpoint.Checkpoint | None, where: str) -> None:
         """Bring players, guard and rollbacks of every process to the main one's checkpoint."""
         saved = checkpoint.sent(saved, self.engine)
+        lacking = next((name for name in ("guard", "rollbacks") if name not in saved.meta), None)
+        if lacking:
+            raise InputError(f"{where} is damaged: it does not say {lacking}; remove it to go on from an older one")
         checkpoint.restore(self.players, saved, where)
         self.guard.restore(saved.meta["guard"])
         self.rollbacks = list(saved.meta["rollbacks"])
@@ -160,6 +165,7 @@ class Course:
             if self.engine.main:
                 on_progress(players.step, line)
             if stop:
+                self.engine.wait()  # a process that left first would end the one that is writing
                 raise KeyboardInterrupt
 
     def unsound(self) -> str | None:
@@ -210,6 +216,8 @@ class Course:
                 f"the run diverged at step {step} ({reason}) after {ROLLBACKS} rollbacks, each of which halved the learning "
                 f"rates; its last good checkpoint is in {self.folder}"
             )
+        if self.engine.main and not found:
+            raise InputError(f"{self.folder} must hold a checkpoint to go back to, but it is empty now")
         again = n > 1 and found and found[-1].name == checkpoint.name_of(self.rollbacks[-1]["to"], n - 1)
         path = found[-2 if again and len(found) > 1 else -1] if found else None
         before = self.rollbacks
@@ -249,6 +257,8 @@ class Course:
         try:
             yield
         except OSError as error:
+            if error.errno not in FULL:
+                raise
             remedy = f"{error.strerror}; make room and go on with --resume from the last checkpoint"
             raise OSError(error.errno, remedy, str(self.run.folder)) from error
 

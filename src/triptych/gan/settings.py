@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from triptych.check import InputError, nearest, shown, wrong
 from triptych.gan.game import Objective
@@ -74,10 +74,6 @@ def _value(hint: Any, value: Any, where: str, path: str) -> Any:
             return None
         (hint,) = (one for one in choices if one is not NoneType)
         return _value(hint, value, where, path)
-    if get_origin(hint) is Literal:
-        if value not in choices:
-            raise InputError(f"{where} {path} must be one of {', '.join(choices)}, got {shown(value)}")
-        return value
     if get_origin(hint) is tuple:
         return _row(choices, value, where, path)
     if hint in KINDS:

@@ -92,6 +92,7 @@ def train(
     Goodfellow et al., NeurIPS 2014, Algorithm 1, for any objective. ``seed`` chooses the real images; noise is drawn from
     the players' own. Everything random is a function of (seed, step, image), so that a run that was interrupted between
     two steps goes on with the same numbers.
+    Labels of generated images, the generator's step included, are those of the real images beside them.
     """
     turn = Turn(players, objective, batches, seed, rules, engine)
     while True:
@@ -166,7 +167,9 @@ class Turn:
         """The generator's gradients after critic step k; the critic's parameters are left out of the graph."""
         players, factor, losses, shares = self.players, self.rules.generator_factor, [], []
         players.generator_optimiser.zero_grad(set_to_none=True)
-        players.critic.requires_grad_(False)
+        free = [parameter for parameter in players.critic.parameters() if parameter.requires_grad]
+        for parameter in free:
+            parameter.requires_grad_(False)
         for real, kept, (first, count) in zip(reals, made, self.engine.slices(stage.batch, self.rules.accumulate)):
             draw = self._draw(first * factor, count * factor)
             draw = draw.named(f"critic {k}" if self.rules.reuse_noise else "generator")
@@ -177,7 +180,8 @@ class Turn:
             shares.append(count / stage.batch)
             (loss.total * shares[-1]).backward()
             losses.append(loss)
-        players.critic.requires_grad_(True)
+        for parameter in free:
+            parameter.requires_grad_(True)
         return self._summed("generator_loss", players.generator, losses, shares)
 
     def fake(self, real: Batch, draw: Draw) -> Batch:

@@ -2,11 +2,13 @@
 
 import math
 import re
+import shutil
 from dataclasses import dataclass, replace
 
 import pytest
 from short_runs import ENV, EVERY, IMAGES, RECIPE, STEPS, Stopped, config, files, finished, grid
 
+from triptych.check import InputError
 from triptych.engine import Engine
 from triptych.gan import checkpoint
 from triptych.gan.game import GameLoss
@@ -124,6 +126,18 @@ def test_a_kill_between_a_rollback_and_the_cut_of_the_metrics(tmp_path, monkeypa
     assert run.checkpoint().name == "00000008-1"
     play(Run.resume(run.folder, config(recipe), ENV), recipe, IMAGES, every=EVERY, draw_grid=grid)
     assert files(run) == files(whole)
+
+
+def test_a_rollback_needs_a_checkpoint(tmp_path):
+    recipe = replace(RECIPE, objective=Poisoned(steps=2))
+    run = Run.create(tmp_path / "run", config(recipe), ENV)
+
+    def removed(step, line):
+        if step == 12:
+            shutil.rmtree(run.folder / "checkpoints")
+
+    with pytest.raises(InputError, match="must hold a checkpoint to go back to, but it is empty now"):
+        play(run, recipe, IMAGES, every=EVERY, on_progress=removed)
 
 
 def test_a_rollback_may_lead_back_beyond_an_older_one(tmp_path):

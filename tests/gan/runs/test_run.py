@@ -1,5 +1,6 @@
 """How a run that was stopped anywhere ends, what its folder then holds, and what is read from it."""
 
+import errno
 import json
 import math
 import os
@@ -116,6 +117,44 @@ def test_a_torn_last_line_is_mended(whole_run, tmp_path, torn):
     assert not list(run.folder.rglob("*.part"))
 
 
+def test_a_damaged_line_costs_that_line_alone(whole_run, tmp_path):
+    run = Run.create(tmp_path / "run", config(), ENV)
+    with pytest.raises(Stopped):
+        play(run, RECIPE, IMAGES, every=EVERY, draw_grid=grid, on_progress=stop_at(9))
+    path = run.folder / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], "\x00" * 40 + "\n", *lines[1:]]))
+    (run.folder / "samples" / "2024-mine.png").write_bytes(b"a picture of the user's")
+    play(run, RECIPE, IMAGES, every=EVERY, draw_grid=grid)
+    assert (run.folder / "samples" / "2024-mine.png").is_file()
+    (run.folder / "samples" / "2024-mine.png").unlink()
+    assert files(run) == files(whole_run)
+
+
+def test_what_a_checkpoint_does_not_say_is_missed(tmp_path):
+    run = finished(tmp_path / "run", replace(RECIPE, rules=replace(RULES, steps=4)))
+    path = run.checkpoint()
+    saved = checkpoint.read(path)
+    for name in ("guard", "rollbacks"):
+        meta = {key: value for key, value in saved.meta.items() if key != name}
+        checkpoint.write(path, checkpoint.Checkpoint(saved.tensors, meta))
+        with pytest.raises(InputError, match=f"00000004 is damaged: it does not say {name}"):
+            play(run, replace(RECIPE, rules=replace(RULES, steps=8)), IMAGES, every=EVERY)
+
+
+def test_only_a_full_disk_is_told_to_make_room(tmp_path, monkeypatch):
+    for number, sentence in ((errno.ENOSPC, "make room and go on"), (errno.EACCES, "Permission denied$")):
+        run = Run.create(tmp_path / f"run{number}", config(), ENV)
+
+        def refused(self, line, number=number):
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "append", refused)
+            with pytest.raises(OSError, match=sentence):
+                play(run, RECIPE, IMAGES, every=EVERY)
+
+
 def test_a_longer_run_has_the_same_steps(whole_run, tmp_path):
     short = replace(RECIPE, rules=replace(RULES, steps=8))
     run = finished(tmp_path / "run", short)
@@ -168,6 +207,11 @@ def test_a_folder_is_trained_in_by_one_process(tmp_path):
         other.stdout.readline()
         with pytest.raises(InputError, match="is being trained in by another process"):
             play(run, RECIPE, IMAGES)
+        before = [(run.folder / name).read_bytes() for name in ("config.json", "env.json")]
+        longer = config(replace(RECIPE, rules=replace(RULES, steps=99)))
+        with pytest.raises(InputError, match="is being trained in by another process"):
+            Run.resume(run.folder, longer, ENV)
+        assert [(run.folder / name).read_bytes() for name in ("config.json", "env.json")] == before
         other.stdin.close()
     assert play(run, RECIPE, IMAGES, every=EVERY).step == STEPS
 

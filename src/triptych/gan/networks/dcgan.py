@@ -36,7 +36,8 @@ class DCGAN:
     everywhere (``constant``). ``norm`` is the generator's, ``critic_norm`` the critic's but for its first layer.
     ``activation`` 'relu' means leaky ReLUs in the critic. ``dense``: the width of one more fully connected layer beside the
     grid, in both. Kernel 4 wants even sides. Labels join every layer's input.
-    Differs: the 4 x 4 convolutions from and to one pixel that many write are linear layers here, which is the same.
+    Differs: the 4 x 4 convolutions from and to one pixel that many write are linear layers here, which is the same; samples
+    are drawn with BatchNorm's running statistics, where the papers' code takes those of the batch.
     """
 
     width: int = 64

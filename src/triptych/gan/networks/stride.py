@@ -1,4 +1,4 @@
-"""Convolutions of stride 2, down and up, each the adjoint of the other, with labels as constant maps of no cost."""
+"""Convolutions of stride 2, down and up, each the adjoint of the other; labels as constant maps, convolved once a class."""
 
 from collections.abc import Sequence
 from typing import Any
