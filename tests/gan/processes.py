@@ -13,10 +13,12 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import accelerate.utils  # noqa: F401, TID253  before the forks, as all that takes time
 import torch
+from torch import Tensor
 
 from triptych.check import InputError, NotConverged
 from triptych.engine import Engine, start
@@ -129,8 +131,11 @@ def wrong_on_one() -> None:
         engine.wait()
 
 
-def trained(folder: Path, on: Callable[[Engine, int], None] | None = None) -> None:
-    """Train in a run folder, or go on there; ``on(engine, step)`` is called in every process before it reads images."""
+def trained(folder: Path, on: Callable[[Engine, int], Tensor | None] | None = None) -> None:
+    """Train in a run folder, or go on there; ``on(engine, step)`` is called in every process before it reads images.
+
+    What it returns is added to them.
+    """
     with start("cpu") as engine:
         if not engine.main:
             run = Run(folder, CONFIG)
@@ -141,9 +146,9 @@ def trained(folder: Path, on: Callable[[Engine, int], None] | None = None) -> No
         batches = RECIPE.batches(IMAGES, engine)
 
         def watched(seed: int, seen: int, n: int):
-            if on:
-                on(engine, seen // (2 * RECIPE.batch))
-            return batches(seed, seen, n)
+            added = on(engine, seen // (2 * RECIPE.batch)) if on else None
+            batch = batches(seed, seen, n)
+            return batch if added is None else replace(batch, images=batch.images + added)
 
         play(run, RECIPE, watched, engine=engine, every=EVERY, draw_grid=lambda step, _: b"grid %d" % step)
 
@@ -153,10 +158,28 @@ def dies(engine: Engine, step: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def first_dies(engine: Engine, step: int) -> None:
+    if engine.main and step == 11:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def interrupted(engine: Engine, step: int) -> None:
     if engine.rank == engine.size - 1 and step == 9:
         os.kill(os.getpid(), signal.SIGINT)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once
+
+
+def spoils() -> Callable[[Engine, int], Tensor | None]:
+    """Spoil one process's images of step 11, once: a game that diverges where one process alone can see why."""
+    done: list[int] = []
+
+    def spoil(engine: Engine, step: int) -> Tensor | None:
+        if engine.rank == 1 and step == 11 and not done:
+            done.append(step)
+            return torch.tensor(float("nan"))
+        return None
+
+    return spoil
 
 
 def full(engine: Engine, step: int) -> None:
@@ -196,6 +219,12 @@ def scenarios(folder: Path) -> dict:
             together(folder / "said", 2, lambda runs=runs: trained(runs, dies)),
             together(folder / "said", then, lambda runs=runs: trained(runs)),
         ]
+    runs = folder / "first"
+    result["the first dies"] = [
+        together(folder / "said", 3, lambda: trained(runs, first_dies)),
+        together(folder / "said", 2, lambda: trained(runs)),
+    ]
+    result["poisoned"] = together(folder / "said", 2, lambda: trained(folder / "poisoned", spoils()))
     result["never"] = together(folder / "said", 2, lambda: trained(folder / "never"))
     result["alone"] = together(folder / "said", 1, lambda: trained(folder / "alone"))
     runs = folder / "interrupted"

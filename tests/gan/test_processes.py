@@ -113,6 +113,24 @@ def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_with_any_number
     assert [line["step"] for line in Run.open(folder / f"death-{then}").metrics()] == list(range(1, 21))
 
 
+def test_the_process_that_writes_may_die_too(folder, result):
+    died, resumed = result["the first dies"]
+    assert died["status"] == [-9, 1, 1]
+    for said in died["said"][1:]:
+        assert said.startswith("another process of this run has ended")
+        assert said.count("\n") == 1
+    assert resumed["status"] == [0, 0]
+    assert furthest(ends(folder / "first"), ends(folder / "alone")) <= 1e-4
+
+
+def test_what_one_process_loses_brings_all_back(folder, result):
+    assert result["poisoned"] == {"status": [0, 0], "said": ["", ""]}
+    run = Run.open(folder / "poisoned")
+    (entry,) = [line for line in run.metrics() if "rollback" in line]
+    assert (entry["from"], entry["to"], entry["rate_scale"]) == (12, 8, 0.5)
+    assert run.checkpoint().name == "00000020-1"
+
+
 def test_with_the_same_number_of_processes_the_bits_are_the_same(folder, result):
     assert result["never"]["status"] == [0, 0]
     for name in ("death-two", "interrupted"):

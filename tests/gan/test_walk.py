@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from triptych.check import InputError
-from triptych.gan.draw import Latent
+from triptych.gan.draw import Draw, Latent
 from triptych.gan.networks.mlp import MLP
 from triptych.gan.objectives import Hinge
 from triptych.gan.recipe import Recipe
@@ -86,6 +86,27 @@ def test_smoothed_noise_has_the_covariance_of_blurred_noise_at_every_frame():
     apart = np.minimum(apart, frames - apart)
     expected = np.exp(-(apart**2) / (4 * sigma**2))
     assert np.abs(covariance - expected).max() < 5 / math.sqrt(20_000)
+
+
+@pytest.mark.parametrize(("frames", "sigma"), [(1, 0.5), (2, 1.0), (7, 0.3), (24, 3.0), (31, 20.0)])
+def test_smoothed_noise_is_a_weighted_sum_of_every_frames(frames, sigma):
+    """Against the Gaussian of every frame that is some rounds of the closed time away, summed one by one."""
+    noise = Draw(5).named("walk").part(0, frames).normal("z", (6,), like=torch.zeros(0, dtype=torch.float64)).numpy()
+    reach = math.ceil(4 * sigma)
+    expected, weights = np.zeros((frames, 6)), np.zeros(frames)
+    for k in range(-reach, reach + 1):
+        weights[k % frames] += math.exp(-0.5 * float(np.float32(k) / np.float32(sigma)) ** 2)
+    for frame in range(frames):
+        for other in range(frames):
+            expected[frame] += weights[(other - frame) % frames] * noise[other]
+    z = smoothed(sampler(), frames=frames, seed=5, sigma=sigma)
+    np.testing.assert_allclose(z.numpy(), expected / np.sqrt((weights**2).sum()), rtol=0, atol=1e-12)
+
+
+def test_a_long_film_needs_memory_for_its_frames_alone():
+    """A matrix of frames times frames would take 80 GB."""
+    z = smoothed(sampler(size=2), frames=100_000, seed=0, sigma=50.0)
+    assert abs(float(z.square().mean()) - 1) < 0.2
 
 
 def test_smoothed_uniform_noise_is_uniform():
