@@ -1,7 +1,8 @@
 """Kill a training run with SIGKILL at random moments, some of them within a save, resume it each time, and compare.
 
-A run that is never killed is the reference: every killed one must end with the same bytes in each kept checkpoint and with
-the same metrics.jsonl, but for keys that begin with `time_`, no step twice. The images are scikit-learn's digits, which need
+A run that is never killed is the reference: every killed one must end with the same files, byte by byte, in each kept
+checkpoint (tensors and JSON) and in samples/, and with the same metrics.jsonl, but for keys that begin with `time_`, no step
+twice. The images are scikit-learn's digits, which need
 no download; each resumed process is a new one.
 
     python benchmarks/kill.py [--kills 20] [--in-save 5] [--steps N] [--seed N] [--folder DIR]
@@ -68,9 +69,11 @@ def differences(reference: Run, other: Run) -> str:
     names, others = ([path.name for path in run.checkpoints] for run in (reference, other))
     if names != others:
         return f"checkpoints {names} and {others}"
-    for path, same in zip(reference.checkpoints, other.checkpoints):
-        if sha256(path / "tensors.safetensors") != sha256(same / "tensors.safetensors"):
-            return f"the tensors of {path.name}"
+    for place in (*(f"{CHECKPOINTS}/{name}" for name in names), "samples"):
+        one, two = (_hashes(run.folder / place) for run in (reference, other))
+        for name in sorted(one.keys() | two.keys()):
+            if one.get(name) != two.get(name):
+                return f"{place}/{name}"
     lines, other_lines = (
         [{key: value for key, value in line.items() if not key.startswith("time_")} for line in run.metrics()]
         for run in (reference, other)
@@ -79,6 +82,11 @@ def differences(reference: Run, other: Run) -> str:
     if steps != sorted(set(steps)):
         return "a step that is there twice"
     return "" if lines == other_lines else "metrics.jsonl"
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """The hash of each file in a folder."""
+    return {path.name: sha256(path) for path in folder.iterdir() if path.is_file()}
 
 
 def _kill_until_its_end(

@@ -3,7 +3,8 @@
     python benchmarks/loader.py --data photos/ --side 64
 
 Times are processor time of this process at one thread, but for the decoding, which uses all processors and is wall time.
-The step is the real one, on the same images; a critic is given its images as often as the recipe says.
+The step is the real one, on the same images; a critic is given its images as often as the recipe says. The array has just
+been written and lies in the page cache: what a disk takes, where it does not fit into memory, is not measured.
 """
 
 import argparse

@@ -45,7 +45,14 @@ def test_a_critic_step_that_is_not_exact_is_not_timed(critic_step, monkeypatch):
 
 def test_peers_networks_are_ours_and_their_steps_run(monkeypatch):
     peers = load("gan_peers", monkeypatch)
-    assert [sum(p.numel() for p in net.parameters()) for net in peers.networks()] == [2_765_568, 3_576_704]
+
+    def counts(*nets):
+        return [sum(p.numel() for p in net.parameters()) for net in nets]
+
+    generator, critic = peers.our_recipe(64, "examples").networks(0)
+    assert counts(critic, generator) == counts(*peers.networks()) == [2_765_568, 3_576_704]
+    generator, critic = peers.our_recipe(32, "torchgan").networks(0)
+    assert counts(critic, generator) == [662_977 - 449, 1_068_931 - 3]  # torchgan 0.1.0's, less its biases
     monkeypatch.setattr(peers, "WIDTH", 2)
     monkeypatch.setattr(peers, "BATCH", 4)
     with torch.random.fork_rng(devices=[]):

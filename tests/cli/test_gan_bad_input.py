@@ -215,12 +215,23 @@ CASES = {
     "samples below a file": (files(f=b"1"), ["gan", "sample", "run", "--out", "f/g.png"], "f is a file"),
     "no samples": (nothing, [*SAMPLE, "--n", "0"], "n must be a whole number of at least 1, got 0"),
     "too many samples for a grid": (nothing, [*SAMPLE, "--n", "9999"], "n must be at most 4096 in a grid, got 9999"),
+    "too many samples of each class for a grid": (
+        nothing,
+        ["gan", "sample", "classed", "--out", "g.png", "--each-class", "--n", "500"],
+        "the images of a grid must be at most 4,096, but 500 each of 10 classes are 5,000; give a folder or a .npz file",
+    ),
     "no columns": (nothing, [*SAMPLE, "--columns", "0"], "columns must be a whole number of at least 1"),
     "samples of a negative seed": (nothing, [*SAMPLE, "--seed", "-1"], "seed must be a whole number of at least 0, got -1"),
     "labels of a run without": (nothing, [*SAMPLE, "--labels", "3"], "labels must be left away, as the run is not conditional"),
     "rows of a run without classes": (nothing, [*SAMPLE, "--each-class"], "one row a class needs a conditional run"),
     "an unknown class": (
         nothing, ["gan", "sample", "classed", "--out", "g.png", "--labels", "0,11"], "labels must name a class of the run",
+    ),
+    "a class in raised digits": (
+        nothing, ["gan", "sample", "classed", "--out", "g.png", "--labels", "²"], "its number below 10, got '²'",
+    ),
+    "a class of 5,000 digits": (
+        nothing, ["gan", "sample", "classed", "--out", "g.png", "--labels", "9" * 5000], "its number below 10, got '999",
     ),
     "an empty class": (nothing, ["gan", "sample", "classed", "--out", "g.png", "--labels", ""], "labels must name"),
     "labels and rows": (
@@ -246,6 +257,20 @@ CASES = {
     "nothing to add": (nothing, ["gan", "arithmetic", "run", "--out", "a.png"], "plus must name at least one image number"),
     "words to add": (
         nothing, ["gan", "arithmetic", "run", "--out", "a.png", "--plus", "1,two"], "plus must be image numbers divided by commas",
+    ),
+    "raised digits to add": (
+        nothing, ["gan", "arithmetic", "run", "--out", "a.png", "--plus", "²"], "plus must be image numbers divided by commas",
+    ),
+    "an image number of 83 digits": (
+        nothing,
+        ["gan", "arithmetic", "run", "--out", "a.png", "--plus", "1", "--minus", f"2,{'7' * 83}"],
+        "minus must be image numbers below 9,223,372,036,854,775,808, got '2,777",
+    ),
+    "an image number of 5,000 digits": (
+        nothing, ["gan", "arithmetic", "run", "--out", "a.png", "--plus", "7" * 5000], "plus must be image numbers below",
+    ),
+    "the first image number that is too large": (
+        nothing, ["gan", "arithmetic", "run", "--out", "a.png", "--plus", str(2**63)], "plus must be image numbers below",
     ),
     "a sum as a film": (nothing, ["gan", "arithmetic", "run", "--out", "a.gif", "--plus", "1"], "out must be a file named *.png"),
     # reports

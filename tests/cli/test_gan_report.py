@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+from PIL import Image
+
 from triptych import load
 from triptych.cli import main
 from triptych.cli.gan_report import run_sections
@@ -59,6 +62,37 @@ def test_a_long_run_has_thinned_curves(gan_run):
     assert len(series.x) == 1000
     assert (series.x[0], series.x[-1]) == (1, 3000)
     assert list(series.x) == list(series.y)
+
+
+@pytest.mark.filterwarnings("default")
+def test_damaged_and_foreign_pictures_are_left_out(gan_run, capsys):
+    """Torn, empty and of another size: a warning each; under another name: none."""
+    samples = gan_run / "samples"
+    whole = (samples / "00000004.png").read_bytes()
+    torn = {"00000005.png": whole[: len(whole) // 2], "00000006.png": b""}
+    for name, data in torn.items():
+        (samples / name).write_bytes(data)
+    for name, size in (("00000003.png", (9, 9)), ("2024-mine.png", (3, 3)), ("7.png", (3, 3))):
+        Image.new("L", size).save(samples / name)
+    assert main(["report", str(gan_run)]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    folder = gan_run.resolve() / "samples"
+    told = {f"triptych: warning: {folder / name} is damaged and is left out of the report" for name in torn}
+    told.add(
+        f"triptych: warning: {folder}/00000003.png has another size than the newest grid and is left out of the report"
+    )
+    assert set(lines) == told
+    text = (gan_run / "report.md").read_text()
+    assert "after step 4" in text
+    assert "row by row after step 2, 4" in text
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_run_whose_grids_are_all_damaged_has_a_report_without(gan_run):
+    for path in (gan_run / "samples").iterdir():
+        path.write_bytes(b"torn")
+    assert main(["report", str(gan_run)]) == 0
+    assert "## Samples" not in (gan_run / "report.md").read_text()
 
 
 def test_the_list_has_the_recipes(capsys, said):

@@ -56,6 +56,25 @@ def test_classes_are_sampled_by_name_and_row(gan_runs, tmp_path, said):
     assert (cut != whole).any()
 
 
+def test_of_many_classes_a_grid_has_as_many_images_as_it_holds(gan_runs, tmp_path, monkeypatch, capsys, said):
+    words = ["gan", "sample", gan_runs / "classed", "--each-class", "--out"]
+    for most, n in ((80, 8), (79, 7), (10, 1)):
+        monkeypatch.setattr("triptych.cli.gan_sample.MOST_IN_A_GRID", most)
+        data, _ = said(*words, tmp_path / "e.png")
+        assert data["images"] == 10 * n
+        assert size(tmp_path / "e.png") == (n * 66 - 2, 10 * 66 - 2)
+    monkeypatch.setattr("triptych.cli.gan_sample.MOST_IN_A_GRID", 9)
+    assert main([*map(str, words), str(tmp_path / "no.png")]) == 2
+    assert "at most 9, but 1 each of 10 classes are 10; give a folder" in capsys.readouterr().err
+    data, _ = said(*words, tmp_path / "e.npz")
+    assert data["images"] == 80
+
+
+def test_the_last_image_number_of_a_seed_can_be_added(gan_runs, tmp_path, said):
+    data, _ = said("gan", "arithmetic", gan_runs / "run", "--plus", 2**63 - 1, "--out", tmp_path / "a.png")
+    assert data["plus"] == [[2**63 - 1]]
+
+
 def test_a_walk_is_a_film_of_its_frames(gan_runs, tmp_path, said):
     words = [
         "gan",

@@ -129,10 +129,35 @@ def test_data_are_named_where_they_are_needed(paper, tmp_path, capsys):
         ),
         (["--where", "system=z"], "where: system must be one of a, b, got 'z'"),
         (["--seed", "-1"], "seed must be a whole number of at least 0, got -1"),
+        (["--device", "warp"], "device must be 'cpu', 'cuda' or 'cuda:N', got 'warp'"),
+        (["--device", "cpu:1"], "device must be 'cpu', 'cuda' or 'cuda:N', got 'cpu:1'"),
     ):
         assert main([*run, *words]) == 2
         assert capsys.readouterr().err.endswith(f"triptych: {text}\n")
     assert not (tmp_path / "o").exists()
+
+
+def test_an_experiment_that_reads_no_data_takes_and_records_none(paper, monkeypatch, tmp_path, capsys):
+    """Rows of before, which name the digits, are shown with those of now, and neither is headed by a data set."""
+    experiment = paper.EXPERIMENT
+    monkeypatch.setattr("triptych.cli.papers.find", lambda name: experiment)
+    run = ["run", "toy2020.table1", "--out", str(tmp_path / "o"), "--where", "system=a", "--where", "size=1"]
+    assert main([*run, "--seed", "1", "--scale", "laptop", "--data", "digits"]) == 0
+    experiment = replace(experiment, data=None)
+    capsys.readouterr()
+    assert main([*run, "--data", "digits"]) == 2
+    said = "triptych: data must be left away, as toy2020.table1 makes its own and reads none, got 'digits'\n"
+    assert capsys.readouterr().err == said
+    for seed in ("1", "2"):
+        assert main([*run, "--seed", seed, "--scale", "laptop", "--json"]) == 0
+        out, err = capsys.readouterr()
+        (row,) = json.loads(out)["rows"]
+        assert ("(kept)" in err, "data" in row["provenance"]) == ((True, True) if seed == "1" else (False, False))
+    assert main(["report", str(tmp_path / "o")]) == 0
+    text = (tmp_path / "o" / "report.md").read_text()
+    assert "Scale laptop, seeds 1, 2." in text
+    assert "Scale laptop, data" not in text
+    assert "--data" not in text
 
 
 def test_data_given_reach_the_cell(paper, monkeypatch, tmp_path, capsys):

@@ -26,6 +26,18 @@ class Softer(Hinge):
         return GameLoss(torch.relu(2 - d_real).mean() + torch.relu(2 + d_fake).mean())
 
 
+class Bursting(Softer):
+    """Grows faster than any rate can follow."""
+
+    def critic_loss(self, critic, real, fake, draw):
+        return GameLoss(super().critic_loss(critic, real, fake, draw).total - 0.2 * critic(fake).value.abs().pow(3).mean())
+
+
+class Leaving(Softer):
+    def __init__(self):
+        raise SystemExit(3)
+
+
 class Summed(Hinge):
     def generator_loss(self, critic, fake, real):
         return GameLoss(-critic(fake).value.sum())
@@ -51,6 +63,7 @@ def own(tmp_path, monkeypatch):
     """A module of the user's in the working folder, under a name of its own."""
     (tmp_path / f"own_{tmp_path.name}.py").write_text(OWN)
     (tmp_path / f"torn_{tmp_path.name}.py").write_text("1 +")
+    (tmp_path / f"exit_{tmp_path.name}.py").write_text("import sys\n\nsys.exit(0)\n")
     monkeypatch.chdir(tmp_path)
     return f"own_{tmp_path.name}".removesuffix(".py")
 
@@ -94,11 +107,19 @@ def test_a_case_that_fails_is_status_1_and_one_sentence(measured, few, capsys):
     assert err.splitlines()[-1] == "triptych: 1 of 4 cases are outside their tolerance: other"
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_no_number_that_json_lacks_is_written(number, monkeypatch, capsys):
+    monkeypatch.setattr(truths, "SUITE", (lambda: [Case("odd", number, number, number, "it is odd")],))
+    assert main(["gan", "selftest", "--json"]) == 1
+    case = json.loads(capsys.readouterr().out)["cases"][0]
+    assert [case[name] for name in ("theory", "measured", "tolerance", "holds")] == [None, None, None, False]
+
+
 def test_an_objective_of_ones_own(own, capsys):
     assert main(["gan", "selftest", "--objective", f"{own}:Softer", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["failed"] == 0
-    assert len(said["cases"]) == 13
+    assert len(said["cases"]) == 14
     assert not said["dirac"]["converges"]
     np.testing.assert_allclose(sorted(np.abs(said["dirac"]["eigenvalues"]).tolist()), [[0, 1], [0, 1]], atol=1e-6)
 
@@ -107,7 +128,7 @@ def test_an_object_is_taken_as_it_is(own, capsys):
     assert main(["gan", "selftest", "--objective", f"{own}:pulled"]) == 0
     out = capsys.readouterr().out
     assert "it converges" in out
-    assert "13 cases, 0 outside their tolerance" in out
+    assert "14 cases, 0 outside their tolerance" in out
 
 
 def test_an_objective_that_owes_something_is_status_1(own, capsys):
@@ -115,6 +136,15 @@ def test_an_objective_that_owes_something_is_status_1(own, capsys):
     out, err = capsys.readouterr()
     assert "fails" in out
     assert "the generator's loss of a batch given twice" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_game_that_ends_in_no_number_is_status_1(form, own, capsys):
+    assert main(["gan", "selftest", "--objective", f"{own}:Bursting", *form]) == 1
+    out, err = capsys.readouterr()
+    lost = "ends of 500 steps on the Dirac GAN that are not finite"
+    assert err.splitlines()[-1] == f"triptych: 1 of 14 cases are outside their tolerance: {lost}"
+    assert json.loads(out)["dirac"]["distance"] is None if form else "500 steps of 0.1 from (1, 1) end nowhere" in out
 
 
 def test_an_objective_that_raises_is_status_1_and_one_sentence(own, capsys):
@@ -132,6 +162,8 @@ WRONG = {
     "no module": (":Softer", "objective must be MODULE:CLASS"),
     "unknown module": ("nowhere_at_all:Softer", "nowhere_at_all:Softer raises ModuleNotFoundError"),
     "a torn module": ("TORN:Softer", "raises SyntaxError"),
+    "a module that exits": ("EXIT:Softer", "raises SystemExit: 0"),
+    "a class that exits": ("OWN:Leaving", "raises SystemExit: 3"),
     "unknown class": ("OWN:Softr", "has no Softr (did you mean Softer?)"),
     "a class that wants arguments": ("OWN:Wanting", "objective must be a class that needs no arguments"),
     "a number": ("OWN:number", "objective must be an objective, got 3; it lacks simultaneous"),
@@ -142,7 +174,8 @@ WRONG = {
 
 @pytest.mark.parametrize(("address", "words"), WRONG.values(), ids=WRONG)
 def test_an_objective_that_cannot_be_had_is_status_2(address, words, own, capsys):
-    address = address.replace("OWN", own).replace("TORN", own.replace("own_", "torn_"))
+    for word in ("OWN", "TORN", "EXIT"):
+        address = address.replace(word, own.replace("own", word.lower(), 1))
     assert main(["gan", "selftest", f"--objective={address}"]) == 2
     out, err = capsys.readouterr()
     assert out == ""

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -119,12 +121,23 @@ def test_writing_to_the_images_changes_no_file(tmp_path):
     assert mapped(folder).pixels.any()
 
 
+def changed(path, **values):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
 DAMAGE = {
     "pixels cut short": lambda shard: (shard / PIXELS).write_bytes((shard / PIXELS).read_bytes()[:-9]),
     "no pixels": lambda shard: (shard / PIXELS).unlink(),
     "no index": lambda shard: (shard / INDEX).unlink(),
     "another shape": lambda shard: np.save(shard / PIXELS, np.zeros((2, 3, 7, 9), np.uint8)),
     "another type": lambda shard: np.save(shard / PIXELS, np.load(shard / PIXELS).astype(np.int16)),
+    "an index of nothing": lambda shard: (shard / INDEX).write_text("{}"),
+    "an index of another kind": lambda shard: (shard / INDEX).write_text("[]"),
+    "an index cut short": lambda shard: (shard / INDEX).write_text((shard / INDEX).read_text()[:-9]),
+    "an index of other labels": lambda shard: changed(shard / INDEX, labels=["cat"]),
+    "an index of too few labels": lambda shard: changed(shard / INDEX, labels=[0]),
+    "an index of no labels": lambda shard: changed(shard / INDEX, labels={}),
+    "an index without a checksum": lambda shard: changed(shard / INDEX, checksum=None),
 }
 
 
@@ -147,6 +160,31 @@ def test_nothing_is_left_where_the_making_is_broken_off(tmp_path, shards):
 
     with pytest.raises(KeyboardInterrupt):
         mapped(folder, progress=interrupted)
+    assert list(shards.iterdir()) == []
+    assert torch.equal(mapped(folder).pixels, load(folder).pixels)
+
+
+SMALL_DISK = """
+import resource, sys
+from triptych.data.shards import mapped
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+try:
+    mapped(sys.argv[2])
+except OSError as error:
+    sys.exit(f"{error.filename}: {error.strerror}")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits the size of files as POSIX does")
+@pytest.mark.parametrize("limit", [1, 500, 30_000])
+def test_where_the_disk_is_full_one_sentence_says_so_and_nothing_is_left(tmp_path, shards, limit):
+    """Full at the header, at the first picture, at the second; a process that a signal ends would say nothing."""
+    folder = photos(tmp_path / "photos", size=(90, 70))
+    words = [sys.executable, "-c", SMALL_DISK, str(limit), str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    remedy = "File too large; make room there, or set TRIPTYCH_CACHE to a folder on another disk"
+    assert done.stderr == f"{shards}: {remedy}\n"
     assert list(shards.iterdir()) == []
     assert torch.equal(mapped(folder).pixels, load(folder).pixels)
 

@@ -28,6 +28,17 @@ def test_the_experiment_is_found():
     assert find("gulrajani2017.modes") is modes.EXPERIMENT
 
 
+CRITIC_STEPS = {
+    "gan": 1,
+    "lsgan": 1,
+    "clipping": 5,
+    "wgan-gp": 5,
+    "wgan-gp, 2 critic steps": 2,
+    "r1 + r2": 1,
+    "dcgan": 1,
+}
+
+
 def test_every_cell_has_a_game_and_a_budget_at_every_scale():
     for scale in Scale:
         for cell in modes.cells(scale):
@@ -38,9 +49,8 @@ def test_every_cell_has_a_game_and_a_budget_at_every_scale():
                 recipe = _stacked.game(cell.method, cell.critic_width, _stacked.SIZES[scale])
                 assert recipe.critic.width == cell.critic_width
                 assert recipe.rules.steps == _stacked.SIZES[scale].steps[cell.method]
-            assert recipe.objective.critic_steps(10_000) == (
-                5 if cell.method in ("wgan-gp", "clipping") else recipe.objective.critic_steps(0)
-            )
+            for step in (0, 1, 500, 10_000):
+                assert recipe.objective.critic_steps(step) == CRITIC_STEPS[cell.method]
 
 
 def test_all_stacked_games_have_the_same_generator():
@@ -124,6 +134,7 @@ def test_the_report_has_a_table_and_pictures_for_each_law(smoke):
     assert "628.0" in lines["stacked MNIST, critic K/2, DCGAN (PacGAN's Table 3)"]
     for table in (grid, digits):
         assert "Protocol" in table.note
+        assert table.made == "Scale smoke, seed 0"
     galleries = [section for section in sections if isinstance(section, Gallery)]
     assert [len(gallery.pictures) for gallery in galleries] == [2, 2]
 

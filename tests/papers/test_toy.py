@@ -28,6 +28,12 @@ def test_the_experiment_is_found():
     assert find("gulrajani2017.toy") is toy.EXPERIMENT
 
 
+def test_it_reads_no_data(tmp_path, capsys):
+    assert main(["run", "gulrajani2017.toy", "--out", str(tmp_path / "o"), "--data", "digits"]) == 2
+    assert "data must be left away, as gulrajani2017.toy makes its own and reads none" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
 def test_every_law_is_under_both_methods():
     for scale in (Scale.LAPTOP, Scale.PAPER):
         assert {(cell.law, cell.method) for cell in toy.cells(scale)} == {

@@ -46,6 +46,7 @@ class Experiment:
     ``cells(scale)`` lists frozen dataclasses of str, int, float, bool or None; ``measure(cell, context)`` returns numbers
     and artefacts (dicts of tensors, or values that JSON can hold); ``render(rows)`` draws saved rows of one scale and data.
     ``version`` is raised whenever measure changes what it means, so that older rows are not taken for fresh ones.
+    ``data`` names the set that the paper has, None where measure makes its own points or images and reads no other.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Experiment:
     measure: Measure
     render: Callable[[Sequence[Row]], "Sequence[Section]"]
     published: Callable[[Any], Metrics | None] = no_numbers
-    data: str = "digits"
+    data: str | None = "digits"
 
     def __post_init__(self) -> None:
         whole("version", self.version)
@@ -161,7 +162,8 @@ def _measure_apart(experiment: Experiment, cell: Any, context: Context, path: Pa
 
 
 def _row(experiment: Experiment, cell: Any, context: Context, folder: Path, result: Mapping[str, Any]) -> Row:
-    data = {"name": context.data.name, "checksum": context.data.checksum}
+    source = {"name": context.data.name, "checksum": context.data.checksum}
+    read = {} if experiment.data is None else {"data": source}
     published = experiment.published(cell)
     return Row(
         experiment=experiment.name,
@@ -174,7 +176,7 @@ def _row(experiment: Experiment, cell: Any, context: Context, folder: Path, resu
         cpu_seconds=result["cpu_seconds"],
         peak_rss_mb=result["peak_rss_mb"],
         artefacts=result["artefacts"],
-        provenance={**result["provenance"], "data": data, "experiment_version": experiment.version},
+        provenance={**result["provenance"], **read, "experiment_version": experiment.version},
         folder=folder,
     )
 

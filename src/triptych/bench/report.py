@@ -56,7 +56,7 @@ def row_sections(rows: Sequence[Row], find: Callable[[str], Experiment]) -> list
         if stale := len(of_experiment) - len(fresh):
             what = "1 saved row is" if stale == 1 else f"{stale} saved rows are"
             sections.append(Text(f"{what} left out, made by another version of the experiment."))
-        for _, group in _grouped(fresh, lambda row: (row.scale.value, str(row.provenance.get("data")))):
+        for _, group in _grouped(fresh, lambda row, read=experiment.data: (row.scale.value, read and _source(row))):
             sections += _drawn(experiment, group)
     return sections
 
@@ -77,12 +77,17 @@ def provenance(rows: Sequence[Row]) -> Facts:
 
 def _drawn(experiment: Experiment, rows: Sequence[Row]) -> list[Section]:
     first = rows[0]
-    made = f"Scale {first.scale.value}, data {first.data}, {seeds(rows)}"
+    data = "" if experiment.data is None else f"data {first.data}, "
+    made = f"Scale {first.scale.value}, {data}{seeds(rows)}"
     drawn = [replace(s, made=made) if isinstance(s, Table) else s for s in experiment.render(rows)]
     again = f"triptych run {experiment.name} --scale {first.scale.value} --seed {first.seed} --out DIR"
-    if first.provenance.get("data", {}).get("checksum") != "embedded":
+    if experiment.data is not None and first.provenance.get("data", {}).get("checksum") != "embedded":
         again += " --data PATH"
     return [Text(f"{made}."), *drawn, Heading("How it was made", 3), Command(again), provenance(rows)]
+
+
+def _source(row: Row) -> str:
+    return str(row.provenance.get("data"))
 
 
 def _grouped(rows: Iterable[Row], by: Callable[[Row], Any]) -> list[tuple[Any, list[Row]]]:

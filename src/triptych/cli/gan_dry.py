@@ -23,6 +23,7 @@ SEARCHED = 1000  # steps among which a step of the usual length is looked for
 def estimate(recipe: Recipe, images: Images, engine: Engine, seed: int) -> dict[str, Any]:
     """Networks, memory in MB and time in seconds of a run, from steps that are played and thrown away."""
     players = recipe.players(seed, engine)
+    engine.compiled(players.generator)  # as a run does
     game, usual = recipe.objective, _usual_step(recipe.objective, recipe.rules.steps)
     players.step = usual
     turns = train(
@@ -34,7 +35,7 @@ def estimate(recipe: Recipe, images: Images, engine: Engine, seed: int) -> dict[
         schedule=Constant(recipe.batch),
         engine=engine,
     )
-    next(turns)  # the first makes the optimisers' state and fills caches
+    next(turns)  # the first makes the optimisers' state, fills caches and compiles
     with _peak(engine) as peak:
         seconds = _seconds_a_step(turns)
     updates = sum(game.critic_steps(step) for step in range(recipe.rules.steps))

@@ -153,7 +153,7 @@ class Choice:
     Parameters
     ----------
     n
-        How many, 64 where none is given; with `--each-class` so many of each, 8 where none is given.
+        How many, 64 where none is given; with `--each-class` so many of each, 8 where none is given (fewer where a grid would not hold them).
     labels
         Classes, by name or number, divided by commas, which the images take in turn; all of them where none is given.
     each_class

@@ -1,5 +1,7 @@
 """The sections of a run's report: samples over time, curves of what was logged, speed, settings, provenance."""
 
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,11 @@ from triptych.bench.sections import (
 )
 from triptych.cli.gan_dry import duration
 from triptych.gan.folder import Run
-from triptych.gan.pictures import course_png
+from triptych.gan.pictures import course_png, first_row
 
 MOMENTS = 8  # rows of the picture that shows the course of a run
 MOST_POINTS = 1000  # a curve on the page
+GRID = re.compile(r"[0-9]{8,}\.png")  # the step
 COUNTERS = ("step", "seen", "critic_updates", "rollbacks")
 LOSSES = ("critic_loss", "generator_loss")
 RATES = ("generator_rate", "critic_rate")
@@ -69,7 +72,8 @@ def _seconds(steps: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _samples(run: Run) -> list[Section]:
-    grids = run.samples
+    shape: tuple[int, int, int] = tuple(run.config["recipe"]["shape"])
+    grids = _whole(run, shape)
     if not grids:
         return []
     last = grids[-1]
@@ -84,11 +88,24 @@ def _samples(run: Run) -> list[Section]:
     ]
     if len(grids) > 1:
         chosen = list(dict.fromkeys(grids[round(i * (len(grids) - 1) / (MOMENTS - 1))] for i in range(MOMENTS)))
-        png = course_png([path.read_bytes() for path in chosen], tuple(run.config["recipe"]["shape"]))
+        png = course_png([path.read_bytes() for path in chosen], shape)
         steps = ", ".join(f"{int(path.stem):,}" for path in chosen)
         caption = f"The same noise, row by row after step {steps}."
         sections.append(Picture(png, f"Images of the same noise after step {steps}", "The course of the run", caption))
     return sections
+
+
+def _whole(run: Run, shape: tuple[int, int, int]) -> list[Path]:
+    """The grids that can be read and are as wide as the newest; of the others a warning tells."""
+    grids = [path for path in run.samples if GRID.fullmatch(path.name)]
+    forms = {path: None if (row := first_row(path.read_bytes(), shape)) is None else row.shape for path in grids}
+    newest = next((form for path in reversed(grids) if (form := forms[path])), None)
+    whole = [path for path in grids if forms[path] and forms[path] == newest]
+    for path in grids:
+        if path not in whole:
+            what = "is damaged" if forms[path] is None else "has another size than the newest grid"
+            warnings.warn(f"{path} {what} and is left out of the report", stacklevel=2)
+    return whole
 
 
 def _curves(steps: Sequence[Mapping[str, Any]]) -> list[Section]:

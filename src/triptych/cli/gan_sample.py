@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from triptych import store
-from triptych.check import InputError, nearest, real, shown, whole
+from triptych.check import InputError, nearest, real, shown, whole, wrong
 from triptych.cli.console import console
 from triptych.cli.gan_options import Choice, Drawn, Way
 from triptych.cli.place import check_place
@@ -23,21 +23,24 @@ from triptych.gan.sample import Sampler
 from triptych.gan.walk import arithmetic, path
 
 MOST_IN_A_GRID = 4096
+MOST_IMAGES = 2**63  # of a seed
 ARRAYS = (".npz", ".npy")
 
 
 def sampled(folder: Path, out: Path, choice: Choice, drawn: Drawn, json: bool) -> None:
     """Write images of a run. Raises InputError."""
     voice, kind = console(json), _kind(out)
-    n = whole("n", choice.n) if choice.n is not None else 8 if choice.each_class else 64
-    if choice.columns is not None:
-        whole("columns", choice.columns)
+    for name, number in (("n", choice.n), ("columns", choice.columns)):
+        if number is not None:
+            whole(name, number)
     sampler, names = _opened(folder, drawn)
     labels = None if choice.labels is None else class_numbers(choice.labels, sampler.recipe.classes, names)
     if choice.each_class and labels is not None:
         raise InputError("labels must be left away with --each-class, which draws all of them")
-    total = n * max(1, sampler.recipe.classes) if choice.each_class else n
-    _check_drawable(sampler, kind, total)
+    rows = max(1, sampler.recipe.classes) if choice.each_class else 1
+    n = _count(choice, kind, rows)
+    total = n * rows
+    _check_drawable(sampler, kind, n, rows)
     with voice.progress("images", total) as progress:
         if choice.each_class:
             images = sampler.each_class(drawn.seed, n, choice.truncation)
@@ -110,8 +113,8 @@ def class_numbers(text: str, classes: int, names: Sequence[str]) -> list[int]:
     for word in (part.strip() for part in text.split(",")):
         if word in names:
             numbers.append(names.index(word))
-        elif word.isdigit() and int(word) < classes:
-            numbers.append(int(word))
+        elif (number := _number(word)) is not None and number < classes:
+            numbers.append(number)
         else:
             known = f"a class of the run ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})"
             raise InputError(
@@ -142,13 +145,27 @@ def _kind(out: Path) -> str:
     return ""
 
 
-def _check_drawable(sampler: Sampler, kind: str, count: int) -> None:
+def _count(choice: Choice, kind: str, rows: int) -> int:
+    """The images of each row: as many as are asked for, else so many that a grid holds them."""
+    if choice.n is not None:
+        return choice.n
+    if not choice.each_class:
+        return 64
+    return max(1, min(8, MOST_IN_A_GRID // rows)) if kind == ".png" else 8
+
+
+def _check_drawable(sampler: Sampler, kind: str, count: int, rows: int = 1) -> None:
     channels = sampler.recipe.shape[0]
     if kind not in ARRAYS and channels not in MODES:
         raise InputError(
             f"out must be a .npz or .npy file, as no picture can have {channels} channels, got {kind or 'a folder'}"
         )
-    if kind == ".png" and count > MOST_IN_A_GRID:
+    if kind == ".png" and count * rows > MOST_IN_A_GRID:
+        if rows > 1:
+            got = f"but {count:,} each of {rows:,} classes are {count * rows:,}"
+            raise InputError(
+                f"the images of a grid must be at most {MOST_IN_A_GRID:,}, {got}; give a folder or a .npz file"
+            )
         raise InputError(f"n must be at most {MOST_IN_A_GRID} in a grid, got {count}; give a folder or a .npz file")
 
 
@@ -167,11 +184,21 @@ def _same(label: int | None, z: Tensor) -> Tensor | None:
 
 
 def _numbers(name: str, text: str) -> list[int]:
-    """Whole numbers divided by commas."""
+    """Image numbers divided by commas."""
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isdigit() for word in words):
+    if not all(word.isdecimal() for word in words):
         raise InputError(f"{name} must be image numbers divided by commas, such as 3,17,20, got {shown(text)}")
-    return [int(word) for word in words]
+    numbers = [number for word in words if (number := _number(word)) is not None]
+    if len(numbers) < len(words):
+        raise wrong(name, f"image numbers below {MOST_IMAGES:,}", text)
+    return numbers
+
+
+def _number(word: str) -> int | None:
+    """The number of an image or a class that digits say; None where they are none, or the number is above all of these."""
+    if not word.isdecimal() or len(word) > len(str(MOST_IMAGES)):
+        return None
+    return int(word) if int(word) < MOST_IMAGES else None
 
 
 def _counted(block: Tensor, advance: Callable[[float], None]) -> Tensor:

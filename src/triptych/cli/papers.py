@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from triptych.bench.experiment import CellFailed, Context, Experiment, Row, Scale, Source, select
 from triptych.bench.experiment import run as run_experiment
 from triptych.bench.row import read_rows
-from triptych.check import InputError, nearest
+from triptych.check import InputError, nearest, wrong
 from triptych.cli.console import Console, Json, Whole, console
 from triptych.gan.catalogue import CATALOGUE
 from triptych.papers import find, names
@@ -55,18 +55,19 @@ def run(
     seed
         The seed; run several and the report gives their mean.
     data
-        A file or folder of images, a fetched set, or digits; smoke takes digits where none is given.
+        A file or folder of images, a fetched set, or digits; smoke takes digits where none is given. Not for experiments
+        that make their own points or images.
     where
         Only the cells with field=value; may be given again.
     force
         Measure again what is there already.
     device
-        cpu, or what torch calls the device.
+        cpu, cuda or cuda:N.
     """
     voice = console(json)
     experiment = find(name)
     cells = select(experiment, scale, where)
-    context = Context(scale, seed, _source(experiment, scale, data), device)
+    context = Context(scale, seed, _source(experiment, scale, data), _device(device))
     try:
         with voice.progress(f"{name} at scale {scale.value}", len(cells)) as progress:
 
@@ -132,6 +133,10 @@ def _source(experiment: Experiment, scale: Scale, data: str | None) -> Source:
     """
     from triptych.data.fetch import SETS, fetched
 
+    if experiment.data is None:
+        if data is not None:
+            raise wrong("data", f"left away, as {experiment.name} makes its own and reads none", data)
+        return Source()
     if data is None and scale is Scale.SMOKE:
         return Source()
     name = experiment.data if data is None else data
@@ -148,6 +153,15 @@ def _source(experiment: Experiment, scale: Scale, data: str | None) -> Source:
     known = [EMBEDDED, *SETS]
     hint = fetch or nearest(data, known)
     raise InputError(f"data must be one of {', '.join(known)} or a file or folder that exists, got {data!r}{hint}")
+
+
+def _device(name: str) -> str:
+    """The name of a device that is there. Raises InputError."""
+    if name == "cpu":  # the engine would load torch
+        return name
+    from triptych.engine import start
+
+    return str(start(name).device)
 
 
 def _line(row: Row, fresh: bool) -> str:

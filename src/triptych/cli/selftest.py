@@ -1,6 +1,7 @@
 """gan selftest: numbers that theory knows beside what the code gives, for this package's objectives or for one's own."""
 
 import importlib
+import math
 import os
 import sys
 import traceback
@@ -31,7 +32,7 @@ def selftest(*, objective: str | None = None, data: str | None = None, json: Jso
         MNIST, as a folder of its four files or the word mnist: adds its Parzen log-likelihood, half a minute more.
     """
     from triptych.gan.truths import SUITE
-    from triptych.gan.truths.own import dirac_report, owed
+    from triptych.gan.truths.own import dirac_report, ended, owed
     from triptych.metrics.truths import parzen_cases
 
     voice = console(json)
@@ -43,6 +44,7 @@ def selftest(*, objective: str | None = None, data: str | None = None, json: Jso
         with _told(objective):
             cases = _collected(voice, [lambda: owed(own)])
             report = dirac_report(own)
+            cases.append(ended(report))
     else:
         extra = [] if data is None else [_mnist(data)]
         cases = _collected(voice, [*SUITE, parzen_cases, *extra])
@@ -69,7 +71,7 @@ def load_objective(address: str) -> "Objective":
     if isinstance(value, type):
         try:
             value = value()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InputError(
                 f"objective must be a class that needs no arguments, but {address} raises {_words(error)}; "
                 "name an object that you have made of it"
@@ -84,7 +86,7 @@ def _imported(address: str, module: str) -> Any:
     sys.path.insert(0, folder)
     try:
         return importlib.import_module(module)
-    except Exception as error:  # whatever the module does when it is read
+    except (Exception, SystemExit) as error:  # whatever the module does when it is read
         raise InputError(f"objective must be one that can be imported, but {address} raises {_words(error)}") from None
     finally:
         sys.path.remove(folder)
@@ -101,7 +103,7 @@ class _told:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         """Raise NotConverged in its place."""
-        if isinstance(error, Exception):
+        if isinstance(error, Exception | SystemExit):
             place = traceback.extract_tb(trace)[-1]
             where = f"{Path(place.filename).name}, line {place.lineno}"
             raise NotConverged(f"the objective {self.address} raises {_words(error)} ({where})") from None
@@ -160,15 +162,20 @@ def _show(voice: Console, cases: Sequence[Case], report: "DiracReport | None") -
         data["dirac"] = {
             "eigenvalues": None if values is None else [[value.real, value.imag] for value in values],
             "converges": report.converges,
-            "distance": report.distance,
+            "distance": _finite(report.distance),
         }
     voice.finish(data, last)
 
 
 def _plain(case: Case) -> dict[str, Any]:
-    """A case as JSON, which has no NaN."""
-    measured = case.measured if abs(case.measured) < float("inf") else None
-    return {**vars(case), "measured": measured, "holds": case.holds}
+    """A case as JSON."""
+    numbers = {name: _finite(getattr(case, name)) for name in ("theory", "measured", "tolerance")}
+    return {**vars(case), **numbers, "holds": case.holds}
+
+
+def _finite(number: float) -> float | None:
+    """A number as JSON, which has neither NaN nor infinity."""
+    return number if math.isfinite(number) else None
 
 
 def _numbered(reasons: dict[str, int]) -> Iterator[str]:
@@ -176,7 +183,7 @@ def _numbered(reasons: dict[str, int]) -> Iterator[str]:
         yield f"{place:3d}  {why}"
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     """An exception on one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -5,6 +5,7 @@ of the name hashes every picture's path, size, time of change and class: a folde
 anew, and what was made of it before is removed.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -12,13 +13,13 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
+from numpy.lib.format import write_array_header_1_0
 
 from triptych import cache, store
 from triptych.check import InputError, choice, whole
@@ -31,6 +32,7 @@ from triptych.images import Images
 Progress = Callable[[int, int], None]  # pictures decoded, pictures in all
 VERSION = 1
 PIXELS, INDEX = "pixels.npy", "index.json"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ABANDONED = 86_400  # seconds after which a half-made folder is taken for that of a process that was killed
 
 
@@ -101,20 +103,20 @@ def mapped(
 
 def _opened(place: Path, classes: tuple[str, ...]) -> Images | None:
     """The images of a shard; None where there is none, or not a whole one."""
-    if not (place / INDEX).is_file():
-        return None
-    index = store.read_json(place / INDEX)
     try:
-        # Copy-on-write: torch warns of an array that it may not write to.
-        pixels = np.load(place / PIXELS, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError):
+        index, pixels = store.read_json(place / INDEX), _read(place / PIXELS)
+        labels, checksum = index["labels"], index["checksum"]
+        if list(pixels.shape) != index["shape"] or pixels.dtype != np.uint8 or not isinstance(checksum, str):
+            return None
+        labels = None if labels is None else torch.tensor(labels)
+        return MappedImages(torch.from_numpy(pixels), labels, classes, checksum)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # missing, cut short, or something else
         return None
-    if list(pixels.shape) != index["shape"] or pixels.dtype != np.uint8:
-        return None
-    labels = index["labels"]
-    return MappedImages(
-        torch.from_numpy(pixels), None if labels is None else torch.tensor(labels), classes, index["checksum"]
-    )
+
+
+def _read(path: Path) -> np.ndarray:
+    """The pixels in a file, copy-on-write, as torch warns of an array that it may not write to. Raises OSError, ValueError."""
+    return np.load(path, mmap_mode="c", allow_pickle=False)
 
 
 def _make(wanted: Wanted, place: Path, progress: Progress | None) -> None:
@@ -124,19 +126,31 @@ def _make(wanted: Wanted, place: Path, progress: Progress | None) -> None:
     shape = (len(chosen), c, h, w)
     if place.exists():  # damaged, or it would have been opened
         shutil.rmtree(place)
-    with store.filled(place) as folder:
-        pixels = open_memmap(folder / PIXELS, "w+", np.uint8, shape)
-        decoded = _decoded([one.path for one in chosen], c == 1, wanted.size)
-        for i, one in enumerate(decoded):
-            pixels[i] = one
-            if progress is not None:
-                progress(i + 1, len(chosen))
-        pixels.flush()
+    with _room(place.parent), store.filled(place) as folder:
+        # Not through a mapping: where the disk is full, writing to memory ends the process.
+        with (folder / PIXELS).open("xb") as file:
+            write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for i, one in enumerate(_decoded([one.path for one in chosen], c == 1, wanted.size)):
+                file.write(one.tobytes())
+                if progress is not None:
+                    progress(i + 1, len(chosen))
         labels = wanted.source.labels(chosen)
-        images = Images(torch.from_numpy(pixels), labels, wanted.source.classes)
+        images = Images(torch.from_numpy(_read(folder / PIXELS)), labels, wanted.source.classes)
         facts = {"version": VERSION, "shape": list(shape), "checksum": images.checksum()}
         source = {"path": os.path.realpath(wanted.source.path), "labels": None if labels is None else labels.tolist()}
         store.write_json(folder / INDEX, {**facts, **source})
+
+
+@contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    """Where the disk is full, name the folder and say what to do. Raises OSError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        remedy = "make room there, or set TRIPTYCH_CACHE to a folder on another disk"
+        raise OSError(error.errno, f"{error.strerror}; {remedy}", str(folder)) from None
 
 
 def _decoded(paths: Sequence[Path], grey: bool, size: Size | None) -> Iterator[np.ndarray]:

@@ -36,13 +36,18 @@ def grid_png(images: Tensor, columns: int | None = None) -> bytes:
 
 def course_png(grids: Sequence[bytes], shape: tuple[int, int, int]) -> bytes:
     """The first row of each of several PNG grids of images (c, h, w), one below the other: how the same z went on."""
-    tall = shape[1] * _zoom(shape[1], shape[2])
-    rows = []
-    for data in grids:
-        with Image.open(io.BytesIO(data)) as picture:
-            rows.append(np.atleast_3d(np.asarray(picture))[:tall])
+    rows = [row for data in grids if (row := first_row(data, shape)) is not None]
     gap = np.full((GAP, *rows[0].shape[1:]), GROUND, np.uint8)
     return _png(np.concatenate([part for row in rows for part in (gap, row)][1:]))
+
+
+def first_row(data: bytes, shape: tuple[int, int, int]) -> np.ndarray | None:
+    """The first row of a PNG grid of images (c, h, w), uint8 (height, width, channels); None where the file is damaged."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
+            return np.atleast_3d(np.asarray(picture))[: shape[1] * _zoom(shape[1], shape[2])]
+    except Exception:  # a decoder that is fed broken bytes may raise anything
+        return None
 
 
 def pngs(images: Tensor) -> list[bytes]:

@@ -67,8 +67,8 @@ def smoothed(sampler: Sampler, *, frames: int, seed: int, sigma: float) -> Tenso
     offsets = torch.arange(-reach, reach + 1)
     weights = torch.zeros(frames, dtype=torch.float64)
     weights.index_add_(0, offsets % frames, torch.exp(-0.5 * (offsets / sigma).double() ** 2))  # time is a circle
-    circulant = torch.stack([weights.roll(frame) for frame in range(frames)])
-    z = circulant @ noise / weights.square().sum().sqrt()
+    blurred = torch.fft.irfft(torch.fft.rfft(weights)[:, None] * torch.fft.rfft(noise, dim=0), n=frames, dim=0)
+    z = blurred / weights.square().sum().sqrt()
     if latent.law == "uniform":
         return (2 * torch.special.ndtr(z) - 1) * latent.half_width
     if latent.law == "sphere":

@@ -3,9 +3,12 @@
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from scipy.optimize import root_scalar
+from scipy.stats import norm
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from triptych.check import Case
 from triptych.gan.draw import Draw
@@ -91,17 +94,37 @@ def hinged(real: Tensor, fake: Tensor) -> Slope:
     return critic
 
 
-def gaussians(n: int = 65_536, m: float = 1.5) -> Iterator[Case]:
-    """N(0, 1) and N(m, 1): the best logit is -m x + m²/2 (Goodfellow et al., NeurIPS 2014, Proposition 1: D = p / (p + q))."""
-    real, fake = normal("gaussians", n, 1), normal("others", n, 1) + m
-    real, fake = (torch.cat([x, torch.ones_like(x)], 1) for x in (real, fake))
-    critic = Slope(F64.new_zeros(2))
-    solved(critic, NonSaturating(), real, fake)
+def gaussians(n: int = 65_536) -> Iterator[Case]:
+    """N(0, I) and N(m, I) on the line and in five dimensions (Goodfellow et al., NeurIPS 2014, Proposition 1: D = p / (p + q))."""
+    yield from logistic("1.5 apart", (1.5,), n)
+    yield from logistic("in five dimensions", (0.6, -0.4, 0.3, 0.1, 0.2), n)
+
+
+def logistic(where: str, m: tuple[float, ...], n: int) -> Iterator[Case]:
+    """The best logit is -m · x + ‖m‖²/2, the best loss 2 log 2 - 2 JSD."""
+    shift = F64.new_tensor(m)
+    real, fake = normal("gaussians", n, len(m)), normal("others", n, len(m)) + shift
+    real, fake = (torch.cat([x, torch.ones_like(x[:, :1])], 1) for x in (real, fake))
+    critic = Slope(F64.new_zeros(len(m) + 1))
+    loss = solved(critic, NonSaturating(), real, fake)
     w = critic.w.detach()
-    errors = 4 * _standard_errors(w, real, fake)
+    theory = torch.cat([-shift, shift.square().sum()[None] / 2]).tolist()
+    names = [*("slope" if len(m) == 1 else f"slope {k}" for k in range(1, len(m) + 1)), "offset"]
     why = f"4 standard errors of logistic regression on {n} + {n} points (the sandwich of its scores)"
-    for name, theory, i in (("slope", -m, 0), ("offset", m**2 / 2, 1)):
-        yield Case(f"logit of two Gaussians {m} apart, {name}", theory, float(w[i]), float(errors[i]), why)
+    for name, one, other, error in zip(names, theory, w.tolist(), _standard_errors(w, real, fake).tolist()):
+        yield Case(f"logit of two Gaussians {where}, {name}", one, other, 4 * error, why)
+    losses = [softplus(-real @ w), softplus(fake @ w)]
+    error = sum(x.var().item() / n for x in losses) ** 0.5
+    why = f"4 standard errors of the mean loss on {n} + {n} points"
+    name = f"best loss of two Gaussians {where}: 2 log 2 - 2 JSD"
+    yield Case(name, _best_loss(float(shift.norm())), loss, 4 * error, why)
+
+
+def _best_loss(distance: float) -> float:
+    """2 log 2 - 2 JSD of two standard Gaussians so far apart, by quadrature along the line through their means."""
+    x, step = np.linspace(-12, 12 + distance, 20_001, retstep=True)
+    p, q = norm.pdf(x), norm.pdf(x, distance)
+    return float((p * np.log1p(q / p) + q * np.log1p(p / q)).sum() * step)
 
 
 def _standard_errors(w: Tensor, real: Tensor, fake: Tensor) -> Tensor:

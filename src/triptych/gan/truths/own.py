@@ -153,7 +153,8 @@ class DiracReport:
 
     def in_words(self) -> str:
         """The report as a sentence."""
-        end = f"{self.steps} steps of {RATE:g} from (1, 1) end {self.distance:.2g} away from the equilibrium"
+        where = f"{self.distance:.2g} away from the equilibrium" if math.isfinite(self.distance) else "nowhere"
+        end = f"{self.steps} steps of {RATE:g} from (1, 1) end {where}"
         if self.eigenvalues is None:
             return f"on the Dirac GAN the game is not smooth at its equilibrium: no convergence is promised; {end}"
         values = " and ".join(f"{v.real:.3f} {'-' if v.imag < 0 else '+'} {abs(v.imag):.3f}i" for v in self.eigenvalues)
@@ -164,9 +165,16 @@ class DiracReport:
 def dirac_report(objective: Objective, steps: int = 500) -> DiracReport:
     """The game of an objective on the Dirac GAN: its eigenvalues, and the end of so many steps."""
     coarse, fine = (derivative(objective, small) for small in (1e-4, 1e-5))
-    smooth = bool((coarse - fine).abs().max() <= 1e-3 * (1 + fine.abs().max()))
+    smooth = bool(fine.isfinite().all() and (coarse - fine).abs().max() <= 1e-3 * (1 + fine.abs().max()))
     values = tuple(torch.linalg.eigvals(fine).tolist()) if smooth else None
     return DiracReport(values, math.hypot(*play(objective, (1.0, 1.0), steps)[-1]), steps)
+
+
+def ended(report: DiracReport) -> Case:
+    """The game on the Dirac GAN may turn, and grow, but it has to end somewhere."""
+    lost = float(not math.isfinite(report.distance))
+    name = f"ends of {report.steps} steps on the Dirac GAN that are not finite"
+    return Case(name, 0.0, lost, 0.0, "a count")
 
 
 def derivative(objective: Objective, small: float) -> Tensor:

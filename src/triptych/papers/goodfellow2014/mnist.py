@@ -241,8 +241,9 @@ def _curves(row: Row) -> Curves:
 
 _NOTE = (
     "Published: Goodfellow et al. 2014, Table 1, mean log-likelihood of MNIST's test images and its standard error; training "
-    "images and centroids: Theis et al. 2016. Measured: under the kernel on the samples of the generator itself. The estimate "
-    "ranks no models: a generator that knew k-means centroids alone would win."
+    "images and centroids: Theis et al. 2016. Measured: under the kernel on the samples of the generator itself. Centroids: "
+    f"{SIZES[Scale.LAPTOP].centroids:,} at scale laptop, {SIZES[Scale.PAPER].centroids:,} at scale paper; Theis et al.'s score "
+    "is of their own number of them. The estimate ranks no models: a generator that knew k-means centroids alone would win."
 )
 
 EXPERIMENT = Experiment(

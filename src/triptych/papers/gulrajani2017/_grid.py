@@ -2,7 +2,9 @@
 
 Perceptrons of 3 x 128 ReLUs, z ~ N(0, I) in the plane, 128 points a step; rates stay for half of the run and fall to 0 then;
 2,500 samples of the generator itself, not of its average, are scored. Each method's rate was chosen on seed 10 by modes
-times share, the number of steps so that all take about as long. At scale paper: the authors' 3 x 512, 256 points, 1e-4, 100,000 steps.
+times share, the number of steps so that all take about as long. At scale paper: 3 x 512 ReLUs, 256 points, rate 1e-4 and
+100,000 steps, as in the authors' gan_toy.py. Differs: there too rates fall from half of the run on, where theirs stay, and
+weights are clipped to 0.1 under RMSProp at 1e-4, where gan_toy.py has 0.01 and 5e-5.
 """
 
 import time

@@ -164,4 +164,5 @@ EXPERIMENT = Experiment(
     cells=cells,
     measure=measure,
     render=render,
+    data=None,
 )

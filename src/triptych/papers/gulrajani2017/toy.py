@@ -219,4 +219,5 @@ EXPERIMENT = Experiment(
     cells=cells,
     measure=measure,
     render=render,
+    data=None,
 )
