@@ -251,7 +251,7 @@ def test_the_critic_is_asked_with_the_real_labels_and_a_draw_of_its_own():
 
 
 def test_scores_of_a_wrong_shape_are_refused():
-    with pytest.raises(InputError, match=r"critic must be .* one value for each of 4 images, got \(8,\)"):
+    with pytest.raises(InputError, match=r"critic must be .* one value for each of 4 images, got \(4, 2\)"):
         gradient_norms(scorer(nn.Linear(3, 2)), Batch(torch.randn(4, 3)))
 
 
