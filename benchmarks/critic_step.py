@@ -100,8 +100,8 @@ def difference(one: nn.Module, other: nn.Module) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("rounds", 12), ("width", 64), ("batch", 64), ("side", 32), ("threads", 1)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    for name, default in (("--rounds", 12), ("--width", 64), ("--batch", 64), ("--side", 32), ("--threads", 1)):
+        parser.add_argument(name, type=int, default=default)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     steps = variants(options)
