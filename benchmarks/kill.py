@@ -2,8 +2,7 @@
 
 A run that is never killed is the reference: every killed one must end with the same files, byte by byte, in each kept
 checkpoint (tensors and JSON) and in samples/, and with the same metrics.jsonl, but for keys that begin with `time_`, no step
-twice. The images are scikit-learn's digits, which need
-no download; each resumed process is a new one.
+twice. The images are scikit-learn's digits, which need no download; each resumed process is a new one.
 
     python benchmarks/kill.py [--kills 20] [--in-save 5] [--steps N] [--seed N] [--folder DIR]
 """

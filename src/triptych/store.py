@@ -1,5 +1,6 @@
 """Folders of safetensors and JSON, and single files, written beside and renamed: the only writer of state."""
 
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 VERSION = 1
 HEAD = "triptych.json"
 TENSORS = "tensors.safetensors"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_bytes(path: str | Path, data: bytes) -> Path:

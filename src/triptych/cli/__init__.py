@@ -49,12 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 done, 1 failed, 2 wrong use, 130 interrupted, 141 where the reader of standard output has gone.
     """
-    os.environ.setdefault(
-        "OMP_WAIT_POLICY", "passive"
-    )  # before torch loads: threads that spin for long take others' cores
-    os.environ.setdefault(
-        "GOMP_SPINCOUNT", "10000"
-    )  # but those that sleep at once are a quarter slower on small networks
+    # Before torch loads. Threads that spin for long take others' cores; those that sleep at once make small networks slow.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     with warnings.catch_warnings():
         warnings.showwarning = _warning
         return _guarded(lambda: _run(list(sys.argv[1:] if argv is None else argv)))

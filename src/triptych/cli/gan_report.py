@@ -1,6 +1,5 @@
 """The sections of a run's report: samples over time, curves of what was logged, speed, settings, provenance."""
 
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,6 @@ from triptych.gan.pictures import course_png, first_row
 
 MOMENTS = 8  # rows of the picture that shows the course of a run
 MOST_POINTS = 1000  # a curve on the page
-GRID = re.compile(r"[0-9]{8,}\.png")  # the step
 COUNTERS = ("step", "seen", "critic_updates", "rollbacks")
 LOSSES = ("critic_loss", "generator_loss")
 RATES = ("generator_rate", "critic_rate")
@@ -97,7 +95,7 @@ def _samples(run: Run) -> list[Section]:
 
 def _whole(run: Run, shape: tuple[int, int, int]) -> list[Path]:
     """The grids that can be read and are as wide as the newest; of the others a warning tells."""
-    grids = [path for path in run.samples if GRID.fullmatch(path.name)]
+    grids = run.samples
     forms = {path: None if (row := first_row(path.read_bytes(), shape)) is None else row.shape for path in grids}
     newest = next((form for path in reversed(grids) if (form := forms[path])), None)
     whole = [path for path in grids if forms[path] and forms[path] == newest]

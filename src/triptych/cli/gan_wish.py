@@ -17,6 +17,7 @@ from triptych.gan.folder import Run, check_free
 from triptych.gan.optimiser import Optimiser
 from triptych.gan.recipe import Recipe
 from triptych.gan.recipes import RECIPES
+from triptych.gan.run import Every
 from triptych.gan.train import Rules
 from triptych.images import Images
 
@@ -25,7 +26,6 @@ NEVER_IN_A_FILE = {"config", "out", "init_from", "resume"}
 FROM_THE_IMAGES = ("name", "follows", "shape", "classes")  # or from the recipe
 IN_RECIPE = ("batch", "mirror")
 IN_RULES = ("steps", "accumulate")
-INTERVALS = {"log": 10, "checkpoint": 500, "grid": 500, "keep": 3}
 KEEPING = {"log": "log_every", "checkpoint": "checkpoint_every", "grid": "grid_every", "keep": "keep"}
 UNLABELLED = "the images have no labels; leave --labels away, or give a folder with one sub-folder a class"
 
@@ -125,7 +125,7 @@ class Wish:
     def intervals(self) -> dict[str, int]:
         """Steps from one line, checkpoint and grid to the next, and how many checkpoints stay."""
         given = {name: getattr(self.keeping, option) for name, option in KEEPING.items()}
-        return {name: INTERVALS[name] if value is None else value for name, value in given.items()}
+        return {name: getattr(Every, name) if value is None else value for name, value in given.items()}
 
     def command(self) -> str:
         """The command line, without options at their defaults, for a run in a folder RUN."""

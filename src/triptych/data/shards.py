@@ -5,7 +5,6 @@ of the name hashes every picture's path, size, time of change and class: a folde
 anew, and what was made of it before is removed.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -32,7 +31,6 @@ from triptych.images import Images
 Progress = Callable[[int, int], None]  # pictures decoded, pictures in all
 VERSION = 1
 PIXELS, INDEX = "pixels.npy", "index.json"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ABANDONED = 86_400  # seconds after which a half-made folder is taken for that of a process that was killed
 
 
@@ -147,7 +145,7 @@ def _room(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in store.DISK_FULL:
             raise
         remedy = "make room there, or set TRIPTYCH_CACHE to a folder on another disk"
         raise OSError(error.errno, f"{error.strerror}; {remedy}", str(folder)) from None

@@ -43,8 +43,8 @@ def goodfellow(shape: Shape, classes: int = 0, width: int | None = None, images:
     Goodfellow et al., NeurIPS 2014, by its code's mnist.yaml, where the paper's Algorithm 1 lets the generator see the
     critic's new weights (``objective.simultaneous`` false). 250 epochs, over which the momentum rises.
     Differs: the rate multiplies the velocity as a whole, where the code's velocity contains the rates of its steps (which
-    differ by 4e-6 from one to the next); the momentum rises with every image rather than every epoch; output biases start at 0 (``start_at_means``
-    sets them to the pixels' means).
+    differ by 4e-6 from one to the next); the momentum rises with every image rather than every epoch; output biases start
+    at 0 (``start_at_means`` sets them to the pixels' means).
     """
     units, images = _width(width, 1200), whole("images", images)
     optimiser = Optimiser(

@@ -1,6 +1,5 @@
 """Train in a run folder: log, draw, save; go on after a kill with the same bits; go back where the game diverges."""
 
-import errno
 import hashlib
 import platform
 import signal
@@ -28,10 +27,9 @@ from triptych.gan.schedule import Constant
 from triptych.gan.settings import from_json
 from triptych.gan.train import ONE_PROCESS, Players, train
 from triptych.images import Images
-from triptych.store import write_bytes
+from triptych.store import DISK_FULL, write_bytes
 
 ROLLBACKS = 3
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 DrawGrid = Callable[[int, nn.Module], bytes]
 """``draw_grid(step, average)``: the PNG of a grid of the generator's average at a step."""
@@ -257,7 +255,7 @@ class Course:
         try:
             yield
         except OSError as error:
-            if error.errno not in FULL:
+            if error.errno not in DISK_FULL:
                 raise
             remedy = f"{error.strerror}; make room and go on with --resume from the last checkpoint"
             raise OSError(error.errno, remedy, str(self.run.folder)) from error
