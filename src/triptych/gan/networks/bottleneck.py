@@ -122,7 +122,7 @@ class Block(nn.Module):
         else:
             stride = 2 if resample == "down" else 1
             self.conv2 = nn.Conv2d(channels // 2, out // 2, 3, stride, padding=1)
-            self.shortcut = nn.Conv2d(channels, out, 1, stride) if resample else nn.Identity()
+            self.shortcut = Halved(channels, out) if resample else nn.Identity()
         self.conv3 = nn.Conv2d(out // 2, out, 1, bias=False)
         self.norm = norm(kind, out)
         self.up = resample == "up"
@@ -132,3 +132,18 @@ class Block(nn.Module):
         y = self.conv3(relu(self.conv2(relu(self.conv1(relu(x))))))
         shortcut = self.shortcut(x)
         return (F.pixel_shuffle(shortcut, 2) if self.up else shortcut) + RESIDUAL * self.norm(y)
+
+
+class Halved(nn.Conv2d):
+    """A 1 x 1 convolution of every second row and column: (n, c, h, w) -> (n, out, ceil(h / 2), ceil(w / 2)).
+
+    The pixels are dropped here: on processors with AVX2 and without AVX-512 the gradient of torch 2.13's own strided one
+    writes beyond its buffer where c < 8 and the channels come last.
+    """
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__(channels, out, 1, stride=2)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Drop, then convolve."""
+        return F.conv2d(input[:, :, ::2, ::2], self.weight, self.bias)
