@@ -4,13 +4,15 @@ import pytest
 import torch
 
 from triptych.check import InputError
-from triptych.convex import L1, Ball, L2Ball, NonNegativeL1, NuclearBall, SquaredL2, inner, per_problem
+from triptych.convex import L1, Ball, L2Ball, NonNegativeL1, NuclearBall, SquaredL2, WeightedL1, inner, per_problem
 
+WEIGHTS = torch.tensor([0.3, 1.0, 2.0, 0.7], dtype=torch.float64).expand(1, 6, 4)
 PAIR = torch.tensor([0.4, 1.3], dtype=torch.float64)
 
 # each with its bound active, then slack, for two standard normal matrices 6 x 4 (‖·‖_* about 14, ‖·‖₂ about 5)
 TERMS = [
     L1(0.6), L1(1e-3), L1(PAIR), L1(9.0), NonNegativeL1(0.3), NonNegativeL1(PAIR), NonNegativeL1(9.0),
+    WeightedL1(0.6, WEIGHTS), WeightedL1(PAIR, WEIGHTS), WeightedL1(0.3, WEIGHTS, nonnegative=True), WeightedL1(9.0, WEIGHTS),
     SquaredL2(0.8), SquaredL2(PAIR), L2Ball(1.5), L2Ball(50.0), L2Ball(PAIR),
     NuclearBall(3.0), NuclearBall(100.0), NuclearBall(PAIR),
 ]  # fmt: skip
@@ -18,7 +20,7 @@ BALLS = [term for term in TERMS if isinstance(term, Ball)]
 
 
 def name(term):
-    (level,) = vars(term).values()
+    level = next(iter(vars(term).values()))
     return f"{type(term).__name__}-{level.tolist() if isinstance(level, torch.Tensor) else level}"
 
 

@@ -23,7 +23,7 @@ from triptych.convex.problem import (
 from triptych.convex.referee import Check, Solution, Status, solve
 from triptych.convex.solvers import SGD, fista, frank_wolfe, projected_sgd, proximal_gradient
 from triptych.convex.spectrum import nuclear_norm, project_nuclear, singular_values, spectral_norm
-from triptych.convex.terms import L1, L2Ball, NonNegativeL1, NuclearBall, SquaredL2, soft_threshold
+from triptych.convex.terms import L1, L2Ball, NonNegativeL1, NuclearBall, SquaredL2, WeightedL1, soft_threshold
 
 __all__ = [
     "L1",
@@ -51,6 +51,7 @@ __all__ = [
     "SquaredL2",
     "Status",
     "Term",
+    "WeightedL1",
     "adjoint_error",
     "certify",
     "fista",

@@ -81,6 +81,51 @@ class NonNegativeL1:
 
 
 @dataclass(frozen=True, eq=False)
+class WeightedL1:
+    """level · Σ weights |x|, x (b, ...); with ``nonnegative`` over x >= 0, and +inf elsewhere.
+
+    ``weights`` (b or 1, ...) broadcast against x. Raises InputError unless level >= 0 and the weights are finite and above 0.
+    Zou, JASA 2006 (the adaptive lasso).
+    """
+
+    level: Level
+    weights: Tensor
+    nonnegative: bool = False
+
+    def __post_init__(self) -> None:
+        _checked("level", self.level)
+        weights = self.weights
+        if weights.ndim < 2 or not bool((weights.isfinite() & (weights > 0)).all()):
+            raise wrong("weights", "a tensor (b or 1, ...) of finite numbers above 0", weights)
+
+    def value(self, x: Tensor) -> Tensor:
+        """level · Σ weights |x|, (b,)."""
+        return self._plain.value(self.weights.to(x) * x)
+
+    def prox(self, v: Tensor, step: Level) -> Tensor:
+        """Soft thresholding at step · level · weights, from above alone where x >= 0."""
+        level = per_problem(step * self.level, v) * self.weights.to(v)
+        return (v - level).clamp_min(0) if self.nonnegative else v.sign() * (v.abs() - level).clamp_min(0)
+
+    def conjugate(self, u: Tensor) -> Tensor:
+        """0 where u / weights is in the domain of the plain term's, else +inf."""
+        return self._plain.conjugate(u / self.weights.to(u))
+
+    def shrink(self, u: Tensor) -> Tensor:
+        """The plain term's factor for u / weights."""
+        return self._plain.shrink(u / self.weights.to(u))
+
+    def take(self, mask: Tensor) -> "WeightedL1":
+        """Some of the problems."""
+        return WeightedL1(take(self.level, mask), take(self.weights, mask), self.nonnegative)
+
+    @property
+    def _plain(self) -> L1 | NonNegativeL1:
+        """The same term of weights · x."""
+        return NonNegativeL1(self.level) if self.nonnegative else L1(self.level)
+
+
+@dataclass(frozen=True, eq=False)
 class SquaredL2:
     """weight / 2 · ‖x‖₂², x (b, ...). Raises InputError unless weight > 0. Hoerl & Kennard, Technometrics 1970."""
 

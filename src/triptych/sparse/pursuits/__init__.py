@@ -1,0 +1,1 @@
+"""Pursuits: streams of codes for a coding problem."""
