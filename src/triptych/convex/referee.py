@@ -65,18 +65,21 @@ def solve(
     tol: float | Tensor = 1e-6,
     max_steps: int = 1000,
     patience: int = 8,
+    relative: bool = False,
+    every_step: bool = False,
     progress: Callable[[int, Certificate], None] | None = None,
 ) -> Solution:
     """Run a solver from start (b, ...) until objective - lower bound <= tol, a number or (b,), in the units of the loss.
 
-    Certificates are made at steps 1, 2, 4, 7, 11, ... and the last; the best objective and the best bound are kept, and
+    With ``relative`` the tolerance is a fraction of the objective. Certificates are made at steps 1, 2, 4, 7, 11, ... and
+    the last, or at ``every_step`` where they cost little; the best objective and the best bound are kept, and
     ``progress`` is called with them. A problem whose gap fell by less than 1 % over ``patience`` certificates, or whose
     solver ended, has stalled. Raises InputError for wrong arguments, ArithmeticError where an objective is no number.
     """
     if start.ndim < 2 or not start.is_floating_point():
         raise wrong("start", "a floating-point tensor (b, ...)", f"{start.dtype} {tuple(start.shape)}")
     whole("max_steps", max_steps)
-    ledger = _Ledger(_tolerance(tol, start), whole("patience", patience))
+    ledger = _Ledger(_tolerance(tol, start), whole("patience", patience), relative)
     step, due, mask = 0, 1, None
     with closing(solver(problem, start)) as stream:
         while True:
@@ -90,7 +93,7 @@ def solve(
             if not bool(mask.any()):
                 return ledger.solution()
             problem, mask = (problem, None) if bool(mask.all()) else (problem.take(mask), mask)
-            due = min(7 * (step + 1) // 5, max_steps)
+            due = min(step + 1 if every_step else 7 * (step + 1) // 5, max_steps)
 
 
 @dataclass(eq=False)
@@ -99,6 +102,7 @@ class _Ledger:
 
     tol: Tensor
     patience: int
+    relative: bool
     began: float = field(default_factory=perf_counter)
     history: list[Check] = field(default_factory=list)
 
@@ -129,7 +133,8 @@ class _Ledger:
                 "solver must yield at least one iterate, it yielded none; check its start and its settings"
             )
         gap = self.best.gap[self.open]
-        solved = gap <= self.tol[self.open]
+        tol = self.tol[self.open]
+        solved = gap <= (tol * self.best.objective[self.open] if self.relative else tol)
         stalled = ~solved & (ended | (gap > 0.99 * self._gap_before()))
         for i in self.open[solved].tolist():
             self.status[i] = Status.CONVERGED

@@ -1,8 +1,22 @@
 """Convolutional sparse coding: dictionaries, and pursuits whose answers are certified."""
 
+from triptych.sparse.codes import Codes
 from triptych.sparse.coding import Coding, Masked
 from triptych.sparse.dictionary import ConvDictionary, Synthesis
 from triptych.sparse.fold import Folded, fold
-from triptych.sparse.pursuits.working_set import WorkingSet, solver, working_set
+from triptych.sparse.pursue import Pursuit, pursue
+from triptych.sparse.pursuits.working_set import WorkingSet, working_set
 
-__all__ = ["Coding", "ConvDictionary", "Folded", "Masked", "Synthesis", "WorkingSet", "fold", "solver", "working_set"]
+__all__ = [
+    "Codes",
+    "Coding",
+    "ConvDictionary",
+    "Folded",
+    "Masked",
+    "Pursuit",
+    "Synthesis",
+    "WorkingSet",
+    "fold",
+    "pursue",
+    "working_set",
+]

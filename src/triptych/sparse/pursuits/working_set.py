@@ -1,181 +1,249 @@
 """Basis pursuit on a working set: all atoms are looked at once a round, only the few that count are solved for."""
 
+import warnings
 from collections.abc import Generator
 from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import Lasso
 from torch import Tensor
 from torch.nn import functional as F
 
-from triptych.check import InputError, real, whole
-from triptych.convex import Iterate
+from triptych.check import InputError, whole
+from triptych.convex import Certificate, Iterate, Problem
+from triptych.sparse.codes import Codes
 from triptych.sparse.coding import Coding
-from triptych.sparse.pursuits.lasso import Quadratic, descend
-from triptych.sparse.pursuits.neighbours import Index, Stripes, spots
+from triptych.sparse.pursuits.placed import CHUNK, Index, Placed
 
-ROWS = 1 << 12  # places whose products with all atoms are made together: they stay in the processor's own memory
-CHUNK = 1 << 14  # placed atoms that are written into a signal together
+PLACES = 1 << 12  # places whose products with all atoms are made together: they stay in the processor's own memory
+FIRST, MORE = 2, 2  # sweeps of the first round, and how many more each round has
+FEW = 1000  # places whose correlations are made once more in float64
 
 
 @dataclass(frozen=True)
 class WorkingSet:
-    """How `working_set` goes on: from every ``cell`` places a side the atom that is wrong most comes in, a round;
-    then at most ``steps`` steps of FISTA on the set, to ``share`` of the round's largest error.
+    """How `working_set` goes on: from every ``cell`` neighbouring places the atom that is wrong most comes in, a round;
+    then at most ``sweeps`` sweeps of coordinate descent over the set, fewer in the first rounds.
 
-    Raises InputError for wrong values.
+    ``cell`` counts places along a signal of one axis, and places a side on images. Raises InputError for wrong values.
     """
 
-    cell: int = 3
-    steps: int = 40
-    share: float = 0.1
+    cell: int = 2
+    sweeps: int = 20
 
     def __post_init__(self) -> None:
         whole("cell", self.cell)
-        whole("steps", self.steps)
-        real("share", self.share, above=0.0, high=1.0)
+        whole("sweeps", self.sweeps)
 
 
 DEFAULT = WorkingSet()
 
 
-def working_set(coding: Coding, settings: WorkingSet = DEFAULT) -> Generator[Iterate, Tensor | None, None]:
-    """Codes ``(b, k, *code_shape)`` of a valid dictionary, round by round; a round looks once at every atom at every place.
+@dataclass(frozen=True, eq=False)
+class Round(Iterate):
+    """Codes of a round, sparse, and their certificates: see `certify`."""
 
-    The rest is work on the Gram matrix of the few active atoms, which is sparse, since only neighbours overlap. Runs on
-    the CPU, and starts from 0. Raises InputError for circular dictionaries and for masks.
+    problems: "tuple[_One, ...]" = ()
+
+
+def working_set(coding: Coding, settings: WorkingSet = DEFAULT) -> Generator[Round, Tensor | None, None]:
+    """`Codes` round by round; a round looks once at every atom at every place, in blocks, and never holds a dense code.
+
+    Between two looks scikit-learn's coordinate descent solves the lasso of the few active atoms. Runs on the CPU, and
+    starts from 0. Raises InputError where ``reg`` is 0. Of the kind of Massias, Gramfort & Salmon, ICML 2018.
     """
-    if coding.dictionary.boundary != "valid" or coding.mask is not None:
-        raise InputError("working_set needs a valid dictionary and no mask; use fista")
-    return _rounds([_One.begin(coding, i, settings) for i in range(len(coding.signals))])
+    free = (coding.lam() == 0) & (coding.target.flatten(1) != 0).any(1)
+    if bool(free.any()):
+        raise InputError("working_set needs reg above 0: without a penalty no code is sparse; use fista")
+    return _rounds([_One(coding, i, settings) for i in range(len(coding.signals))])
 
 
 def solver(coding: Coding, settings: WorkingSet = DEFAULT):
-    """`working_set` as a solver for `triptych.convex.solve` with ``coding.problem()``; its start is 0, whatever is given."""
+    """`working_set` as a solver for `triptych.convex.solve` with ``certify=certify``; its start is 0, whatever is given."""
     return lambda problem, start: working_set(coding, settings)
 
 
-def _rounds(problems: "list[_One]") -> Generator[Iterate, Tensor | None, None]:
+def certify(problem: Problem, iterate: Iterate) -> Certificate:
+    """The certificate of a round, in float64, without a dense code.
+
+    The correlations that bound it are those of the next look, in the signals' dtype; where rounding could have hidden the
+    largest one they are made once more in float64.
+    """
+    assert isinstance(iterate, Round)
+    found = [one.certificate() for one in iterate.problems]
+    objective, bound = (torch.tensor(part, dtype=torch.float64) for part in zip(*found))
+    return Certificate(iterate.x, objective, bound)
+
+
+def _rounds(problems: "list[_One]") -> Generator[Round, Tensor | None, None]:
     """The stream: a round for every problem that is left."""
     while True:
         for one in problems:
             one.round()
-        mask = yield Iterate(torch.stack([one.code() for one in problems]))
+        index, value = zip(*(one.code() for one in problems))
+        codes = Codes(problems[0].shape, list(index), list(value))
+        mask = yield Round(codes, problems=tuple(problems))  # pyright: ignore[reportArgumentType]
         if mask is not None:
             problems = [one for one, stays in zip(problems, mask.tolist()) if stays]
 
 
-@dataclass(eq=False)
+class _Look(NamedTuple):
+    """The largest |D* residual| / weight at every place ``(rows, columns)``, its atom, and a bound on all of them."""
+
+    best: Tensor
+    atom: Tensor
+    bound: float
+
+
 class _One:
-    """One problem: its signal ``(c, *shape)``, residual, and the active atoms with their coefficients."""
+    """Problem i of a coding problem: its residual ``(c, h, w)``, and the active atoms with their coefficients."""
 
-    stripes: Stripes
-    signal: Tensor
-    level: Tensor
-    nonnegative: bool
-    code_shape: tuple[int, ...]
-    settings: WorkingSet
-    residual: Tensor
-    active: Index
-    x: np.ndarray
+    def __init__(self, coding: Coding, i: int, settings: WorkingSet) -> None:
+        D, line = coding.dictionary, len(coding.shape) == 1
+        shape, places = ((1, *coding.shape), (1, *coding.code_shape)) if line else (coding.shape, coding.code_shape)
+        target = coding.target[i].reshape(D.channels, *shape)
+        self.settings, self.nonnegative = settings, coding.nonnegative
+        self.shape = (D.n_atoms, *coding.code_shape)
+        self.placed = Placed(D.to(target.dtype), shape, places)  # pyright: ignore[reportArgumentType]
+        self.target = target.contiguous()
+        self.mask = None
+        if coding.mask is not None:
+            mask = coding.mask.to(target).expand_as(coding.signals)
+            self.mask = mask[i].reshape(target.shape).contiguous()
+        self.lam = float(coding.lam()[i])
+        self.weights = None
+        if coding.weights is not None:
+            weights = coding.weights.to(target).expand(len(coding.signals), *coding.weights.shape[1:])
+            self.weights = weights[i].expand(self.shape).reshape(D.n_atoms, -1)
+        self.active: Index = np.empty(0, np.int64)
+        self.x = target.new_zeros(0).numpy()
+        self.residual = self.target.double()
+        self.look: _Look | None = None
+        self.rounds = 0
 
-    @classmethod
-    def begin(cls, coding: Coding, i: int, settings: WorkingSet) -> "_One":
-        """Problem i of a coding problem, at 0."""
-        D, lam = coding.dictionary, coding.lam()[i]
-        places = (1, *coding.code_shape) if len(coding.code_shape) == 1 else coding.code_shape
-        weights = (
-            torch.ones(1)
-            if coding.weights is None
-            else coding.weights.expand(len(coding.signals), *coding.weights.shape[1:])[i]
-        )
-        level = (lam * weights.to(lam)).expand(D.n_atoms, *coding.code_shape)
-        signal = coding.signals[i].contiguous()
-        stripes = Stripes(D.to(signal.dtype), places)  # pyright: ignore[reportArgumentType]
-        none = np.empty(0, np.int64)
-        return cls(
-            stripes,
-            signal,
-            level,
-            coding.nonnegative,
-            coding.code_shape,
-            settings,
-            signal,
-            none,
-            signal.new_zeros(0).numpy(),
-        )
+    def code(self) -> tuple[Tensor, Tensor]:
+        """Where the code is not 0, in the flat ``(k, *code_shape)``, and its values."""
+        place, atom = np.divmod(self.active, self.shape[0])
+        kept = self.x != 0
+        index = atom * prod(self.shape[1:]) + place
+        return torch.from_numpy(index[kept]), torch.from_numpy(self.x[kept])
 
-    def code(self) -> Tensor:
-        """The code, ``(k, *code_shape)``."""
-        k = self.stripes.dictionary.n_atoms
-        flat = self.signal.new_zeros(len(self.level[0].flatten()) * k)
-        place, atom = np.divmod(self.active, k)
-        flat[torch.from_numpy(atom * (len(flat) // k) + place)] = torch.from_numpy(self.x)
-        return flat.reshape(k, *self.code_shape)
+    def certificate(self) -> tuple[float, float]:
+        """The objective and a lower bound on the least one: the residual is the dual point, scaled into the feasible set."""
+        r, y = self.residual.flatten(), self.target.double().flatten()
+        energy, penalty = float(r @ r), float(np.abs(self.x).astype(np.float64) @ self._weights().astype(np.float64))
+        bound = self._looked().bound
+        c = 1.0 if bound <= self.lam else self.lam / bound * (1 - 1e-15)
+        return energy / 2 + self.lam * penalty, max(0.0, c * float(r @ y) - c * c * energy / 2)
 
     def round(self) -> None:
         """Look at every atom, take in the worst, solve on the set."""
-        excess, entering = self._worst()
+        entering = self._entering()
         kept = self.x != 0
         old = self.active[kept]
         new = np.setdiff1d(entering, old)
         active = np.concatenate([old, new])
         order = np.argsort(active)
-        x = np.concatenate([self.x[kept], np.zeros(len(new), self.x.dtype)])[order]
         self.active = active[order]
-        if not len(active):
-            return
-        quadratic = Quadratic(self.stripes.gram(self.active), self._gradient(), self._levels(), self.nonnegative)
-        self.x = descend(quadratic, x, self.settings.steps, self.settings.share * excess)
-        self.residual = self.signal - self._synthesis()
+        self.x = np.concatenate([self.x[kept], np.zeros(len(new), self.x.dtype)])[order]
+        if len(active):
+            self._descend(min(self.settings.sweeps, FIRST + MORE * self.rounds))
+        self.rounds, self.look = self.rounds + 1, None
 
-    def _worst(self) -> tuple[float, Index]:
-        """The largest |D* residual| - level, and the placed atoms at which it is largest within a cell and above 0."""
-        D, (rows, columns) = self.stripes.dictionary, self.stripes.places
-        line, across = self.residual, self.level.reshape(D.n_atoms, rows, columns)
-        if len(self.code_shape) == 1:
-            line = line.unsqueeze(1)
-        height = 1 if len(D.size) == 1 else D.size[0]
-        weights = D.atoms.flatten(1).T.contiguous()
-        best, which = self.signal.new_empty(rows, columns), torch.empty(rows, columns, dtype=torch.int64)
-        per, s = max(1, ROWS // columns), D.stride
-        for y in range(0, rows, per):
-            h = min(per, rows - y)
-            top = y * s if height > 1 or len(D.size) == 2 else 0
-            part = line[:, top : top + (h - 1) * s + height]
-            patches = part.unfold(1, height, s).unfold(2, D.size[-1], s)[:, :h, :columns]
-            c = patches.permute(1, 2, 0, 3, 4).reshape(h * columns, -1) @ weights
-            c = c if self.nonnegative else c.abs_()
-            value, atom = (c - across[:, y : y + h].reshape(D.n_atoms, -1).T).max(1)
-            best[y : y + h], which[y : y + h] = value.reshape(h, columns), atom.reshape(h, columns)
-        cell = self.settings.cell
-        window = (1 if rows == 1 else cell, cell)
-        value, place = F.max_pool2d(best[None, None], window, window, ceil_mode=True, return_indices=True)
-        chosen = place[value > 0]
-        placed = chosen * D.n_atoms + which.flatten()[chosen]
-        return float(best.max()), placed.numpy()
-
-    def _levels(self) -> np.ndarray:
-        """The active atoms' levels."""
-        place, atom = np.divmod(self.active, self.stripes.dictionary.n_atoms)
-        flat = self.level.reshape(self.stripes.dictionary.n_atoms, -1)
-        return flat[torch.from_numpy(atom), torch.from_numpy(place)].numpy()
-
-    def _parts(self) -> Generator[tuple[slice, Tensor, Tensor], None, None]:
-        """The active atoms, some at a time: where they lie and their samples."""
-        rows, columns = (1, *self.signal.shape[1:]) if self.signal.ndim == 2 else self.signal.shape[1:]
+    def _descend(self, sweeps: int) -> None:
+        """Sweeps of coordinate descent on the active atoms; the residual of what they find."""
+        weights = self._weights()
+        scale = None if self.weights is None else 1 / weights
+        mask = None if self.mask is None else self.mask.numpy().ravel()
+        K = self.placed.columns(self.active, mask, scale)
+        samples = K.shape[0]
+        lasso = Lasso(
+            self.lam / samples,
+            fit_intercept=False,
+            warm_start=True,
+            max_iter=sweeps,
+            tol=0,
+            positive=self.nonnegative,
+            copy_X=False,
+        )
+        lasso.coef_ = self.x * weights
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            lasso.fit(K, self.target.numpy().ravel())
+        scaled = lasso.coef_.astype(self.x.dtype)
+        self.x = scaled if scale is None else scaled * scale
+        z = np.zeros(samples)
         for start in range(0, len(self.active), CHUNK):
             part = slice(start, start + CHUNK)
-            yield part, *spots(self.stripes, self.active[part], (rows, columns))
+            columns = K[:, part] if scale is None and mask is None else self.placed.columns(self.active[part])
+            z += columns.astype(np.float64) @ self.x[part].astype(np.float64)
+        if mask is not None:
+            z *= mask
+        self.residual = self.target.double() - torch.from_numpy(z).reshape(self.target.shape)
 
-    def _gradient(self) -> np.ndarray:
-        """-<atom, residual> for the active atoms: the gradient at the code that the residual belongs to."""
-        flat = self.residual.flatten()
-        return torch.cat([-(flat[where] * atoms).sum(1) for _, where, atoms in self._parts()]).numpy()
+    def _weights(self) -> np.ndarray:
+        """The active atoms' weights."""
+        if self.weights is None:
+            return np.ones(len(self.active), self.x.dtype)
+        place, atom = np.divmod(self.active, self.shape[0])
+        return self.weights[torch.from_numpy(atom), torch.from_numpy(place)].numpy()
 
-    def _synthesis(self) -> Tensor:
-        """D x, ``(c, *shape)``."""
-        out, x = torch.zeros_like(self.signal).flatten(), torch.from_numpy(self.x)
-        for part, where, atoms in self._parts():
-            out.index_add_(0, where.flatten(), (x[part, None] * atoms).flatten())
-        return out.reshape(self.signal.shape)
+    def _entering(self) -> Index:
+        """The placed atoms whose correlation is largest within a cell, and above the level."""
+        look, rows = self._looked(), self.placed.places[0]
+        window = (1 if rows == 1 else self.settings.cell, self.settings.cell)
+        value, place = F.max_pool2d(look.best[None, None], window, window, ceil_mode=True, return_indices=True)
+        chosen = place[value > self.lam]
+        return (chosen * self.shape[0] + look.atom.flatten()[chosen]).numpy()
+
+    def _looked(self) -> _Look:
+        """The look at the residual, made once."""
+        if self.look is None:
+            self.look = self._made()
+        return self.look
+
+    def _made(self) -> _Look:
+        D, (rows, columns) = self.placed.dictionary, self.placed.places
+        seen = self.residual if self.mask is None else self.residual * self.mask.double()
+        if D.boundary == "circular":
+            n1, n2 = self.placed.size
+            seen = F.pad(seen[None], (0, n2 - 1, 0, n1 - 1), mode="circular")[0]
+        rounded = seen.to(self.target.dtype)
+        atoms = D.atoms.flatten(1)
+        columns_of = atoms.T.contiguous()
+        best, which = rounded.new_empty(rows, columns), torch.empty(rows, columns, dtype=torch.int64)
+        longest = 0.0
+        for block in self.placed.blocks(PLACES):
+            patches = self.placed.patches(rounded, *block)
+            longest = max(longest, float(torch.linalg.vector_norm(patches, dim=1).max()))
+            value, atom = self._weighed(patches @ columns_of, block).max(1)
+            height, width = (part.stop - part.start for part in block)
+            best[block], which[block] = value.view(height, width), atom.view(height, width)
+        # |fl(<a, r>) - <a, r>| <= (n + 2) u ‖a‖ ‖r‖ to first order, r being rounded itself (Higham 2002, section 3.1).
+        slack = 1.01 * (atoms.shape[1] + 2) * torch.finfo(best.dtype).eps / 2 * longest * float(D.norms.max())
+        if self.weights is not None:
+            slack = slack / float(self.weights.min()) + 2 * torch.finfo(best.dtype).eps * float(best.max())
+        return _Look(best, which, self._bound(seen, best, slack))
+
+    def _weighed(self, c: Tensor, block: tuple[slice, slice]) -> Tensor:
+        """|c| / weights, or c / weights where codes are not negative, (places, k) of a block."""
+        c = c if self.nonnegative else c.abs_()
+        if self.weights is not None:
+            weights = self.weights.reshape(-1, *self.placed.places)[:, block[0], block[1]]
+            c = c / weights.reshape(len(weights), -1).T.to(c)
+        return c
+
+    def _bound(self, seen: Tensor, best: Tensor, slack: float) -> float:
+        """A number that no |D* residual| / weight exceeds: what may, as rounded, is made once more in float64."""
+        top = float(best.max())
+        close = (best >= top - slack).nonzero().tolist()
+        if len(close) > FEW:
+            return top + slack
+        atoms = self.placed.dictionary.atoms.flatten(1).double().T
+        blocks = [(slice(y, y + 1), slice(x, x + 1)) for y, x in close]
+        exact = (float(self._weighed(self.placed.patches(seen, *b) @ atoms, b).max()) for b in blocks)
+        return max(top, *exact)
