@@ -4,6 +4,7 @@ from triptych.sparse.codes import Codes
 from triptych.sparse.coding import Coding, Masked
 from triptych.sparse.dictionary import ConvDictionary, Synthesis
 from triptych.sparse.fold import Folded, fold
+from triptych.sparse.guarantees import Guarantees, guarantees
 from triptych.sparse.pursue import Pursuit, pursue
 from triptych.sparse.pursuits.working_set import WorkingSet, working_set
 
@@ -12,11 +13,13 @@ __all__ = [
     "Coding",
     "ConvDictionary",
     "Folded",
+    "Guarantees",
     "Masked",
     "Pursuit",
     "Synthesis",
     "WorkingSet",
     "fold",
+    "guarantees",
     "pursue",
     "working_set",
 ]

@@ -76,7 +76,7 @@ def test_columns_are_those_of_the_dense_dictionary(size, shape, stride, channels
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 @pytest.mark.parametrize("case", ["plain", "weights", "mask", "nonnegative", "line"])
-def test_the_certificate_is_true_and_as_tight_as_the_dense_one(dtype, case):
+def test_the_certificate_is_true_and_at_least_as_tight_as_the_dense_one(dtype, case):
     """Against the referee's own, which looks at all coefficients in float64."""
     D, signals = made((5,), (300,), 1, 1) if case == "line" else made((4, 4), (30, 31), 1, 2)
     weights = 0.5 + torch.rand(1, 4, *D.code_shape(signals.shape[2:]), dtype=F64, generator=rng(2))
@@ -90,12 +90,34 @@ def test_the_certificate_is_true_and_as_tight_as_the_dense_one(dtype, case):
         mask=mask.to(dtype) if case == "mask" else None,
         nonnegative=case == "nonnegative",
     )
-    for step, found in zip(range(12), working_set(coding)):
+    least = pursue(coding, "fista", tol=1e-9, max_steps=20_000).solution.objective
+    for step, found in zip(range(13), working_set(coding)):
         mine = certify(coding.problem(), found)
         dense = certify_densely(coding.problem(), Iterate(mine.x.dense(F64)))
         torch.testing.assert_close(mine.objective, dense.objective, rtol=1e-7, atol=0)
-        assert bool((mine.lower_bound <= dense.lower_bound + 1e-7 * dense.objective).all())
+        assert bool((mine.lower_bound <= least * (1 + 1e-9)).all()), step
         assert bool((mine.lower_bound >= dense.lower_bound - 1e-5 * dense.objective).all()), step
+
+
+@every_layout
+def test_a_bound_eased_near_wrong_atoms_is_true_and_not_below_the_scaled_one(
+    size, shape, stride, channels, boundary, monkeypatch
+):
+    """Every round's bound against the optimum and against that of the residual scaled by its one largest correlation."""
+    D, signals = made(size, shape, stride, channels, boundary)
+    coding = Coding(D, signals, 0.1)
+    least = pursue(coding, "fista", tol=1e-10, max_steps=20_000).solution.objective
+    better = 0
+    for _, found in zip(range(8), working_set(coding)):
+        bounds = {}
+        for every in (1, 10**9):
+            monkeypatch.setattr(module, "EASED", every)
+            bounds[every] = certify(coding.problem(), found).lower_bound
+        assert bool((bounds[1] <= least * (1 + 1e-9)).all())
+        assert bool((bounds[1] >= bounds[10**9]).all())
+        better += int((bounds[1] > bounds[10**9]).sum())
+    if max(shape) > 2 * max(size):
+        assert better
 
 
 @pytest.mark.parametrize("few", [0, 1000])

@@ -21,6 +21,7 @@ from triptych.sparse.pursuits.placed import CHUNK, Index, Placed
 
 PLACES = 1 << 12  # places whose products with all atoms are made together: they stay in the processor's own memory
 FIRST, MORE = 2, 2  # sweeps of the first round, and how many more each round has
+EASED = 4  # rounds from one certificate by a second look to the next
 FEW = 1000  # places whose correlations are made once more in float64
 
 
@@ -133,12 +134,42 @@ class _One:
         return torch.from_numpy(index[kept]), torch.from_numpy(self.x[kept])
 
     def certificate(self) -> tuple[float, float]:
-        """The objective and a lower bound on the least one: the residual is the dual point, scaled into the feasible set."""
-        r, y = self.residual.flatten(), self.target.double().flatten()
-        energy, penalty = float(r @ r), float(np.abs(self.x).astype(np.float64) @ self._weights().astype(np.float64))
-        bound = self._looked().bound
+        """The objective and a lower bound on the least one: the residual is the dual point, scaled into the feasible set.
+
+        Every ``EASED``-th round a second dual point is looked at, scaled down only near the atoms that are wrong.
+        """
+        r = self.residual
+        penalty = float(np.abs(self.x).astype(np.float64) @ self._weights().astype(np.float64))
+        look = self._looked()
+        bound = max(0.0, self._dual(r, look.bound))
+        if self.rounds % EASED == 0 and look.bound > self.lam > 0:
+            eased = r * self._ease(look.best)
+            bound = max(bound, self._dual(eased, self._made(eased).bound))
+        return float(r.flatten() @ r.flatten()) / 2 + self.lam * penalty, bound
+
+    def _dual(self, theta: Tensor, bound: float) -> float:
+        """The dual objective of theta, scaled until no |D* theta| / weight is above the level; ``bound`` bounds them."""
+        theta, y = theta.flatten(), self.target.double().flatten()
         c = 1.0 if bound <= self.lam else self.lam / bound * (1 - 1e-15)
-        return energy / 2 + self.lam * penalty, max(0.0, c * float(r @ y) - c * c * energy / 2)
+        return c * float(theta @ y) - c * c * float(theta @ theta) / 2
+
+    def _ease(self, best: Tensor) -> Tensor:
+        """Factors (h, w) in (0, 1] for the samples: level / largest correlation near atoms that are above it, smooth, else 1."""
+        (h, w), (n1, n2), s = self.placed.shape, self.placed.size, self.placed.dictionary.stride
+        wrong = torch.zeros(h, w, dtype=torch.float64)  # 1 - factor, at the first sample of every place
+        rows, columns = best.shape
+        wrong[: rows * s : s, : columns * s : s] = 1 - self.lam / best.double().clamp_min(self.lam)
+        # The largest over all atoms that cover a sample, and as far around as the mean over its neighbours reaches.
+        a, b = n1 // 2, n2 // 2
+        circular = self.placed.dictionary.boundary == "circular"
+        padding = (n2 - 1 + 2 * b, 2 * b, n1 - 1 + 2 * a, 2 * a)
+        if circular:
+            index = [torch.arange(-low, n + high) % n for n, low, high in ((h, *padding[2:]), (w, *padding[:2]))]
+            wrong = wrong[index[0][:, None], index[1]]
+        else:
+            wrong = F.pad(wrong, padding)
+        worst = F.max_pool2d(wrong[None, None], (n1 + 2 * a, n2 + 2 * b), 1)
+        return 1 - F.avg_pool2d(worst, (2 * a + 1, 2 * b + 1), 1)[0, 0]
 
     def round(self) -> None:
         """Look at every atom, take in the worst, solve on the set."""
@@ -160,7 +191,7 @@ class _One:
         scale = None if self.weights is None else 1 / weights
         mask = None if self.mask is None else self.mask.numpy().ravel()
         K = self.placed.columns(self.active, mask, scale)
-        samples = K.shape[0]
+        samples = self.target.numel()
         lasso = Lasso(
             self.lam / samples,
             fit_intercept=False,
@@ -203,12 +234,13 @@ class _One:
     def _looked(self) -> _Look:
         """The look at the residual, made once."""
         if self.look is None:
-            self.look = self._made()
+            self.look = self._made(self.residual)
         return self.look
 
-    def _made(self) -> _Look:
+    def _made(self, theta: Tensor) -> _Look:
+        """A look at what stands for the residual."""
         D, (rows, columns) = self.placed.dictionary, self.placed.places
-        seen = self.residual if self.mask is None else self.residual * self.mask.double()
+        seen = theta if self.mask is None else theta * self.mask.double()
         if D.boundary == "circular":
             n1, n2 = self.placed.size
             seen = F.pad(seen[None], (0, n2 - 1, 0, n1 - 1), mode="circular")[0]
