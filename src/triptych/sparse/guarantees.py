@@ -20,7 +20,7 @@ class Guarantees:
     ----------
     coherence : mu, the mutual coherence.
     stripe : ‖x‖_{0,∞}^S, the most non-zeros among the atoms that meet the atoms of one place.
-    smallest : the least |x| that is not 0; infinity for the code 0.
+    smallest : the least magnitude of a coefficient that is not 0; infinity for the code 0.
     local_noise : the largest ‖e‖₂ in a patch of an atom's size.
     noise : ‖e‖₂ of the whole signal.
     """

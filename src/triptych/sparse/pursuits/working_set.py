@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Generator
 from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ DEFAULT = WorkingSet()
 class Round(Iterate):
     """Codes of a round, sparse, and their certificates: see `certify`."""
 
-    problems: "tuple[_One, ...]" = ()
+    problems: tuple[Any, ...] = ()
 
 
 def working_set(coding: Coding, settings: WorkingSet = DEFAULT) -> Generator[Round, Tensor | None, None]:
