@@ -66,6 +66,25 @@ def test_checks_are_geometric_and_include_the_last_step():
     assert not solution.converged
 
 
+def test_certificates_can_be_made_at_every_step():
+    points = [5.0 - 0.001 * k for k in range(99)]
+    solution = solve(shrinkage(), playing(points), ZERO, max_steps=7, patience=99, every_step=True)
+    assert [check.step for check in solution.history] == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(("relative", "steps"), [(True, 3), (False, 4)])
+def test_a_relative_tolerance_is_a_fraction_of_the_objective(relative, steps):
+    """Gaps of 8, 4, 2 and 1 at objectives of 11, 7, 5 and 4: .4 of 5 is 2, and an absolute tolerance of 1 waits for 1."""
+    certifier = bound_minus(lambda x: 3 + x, lambda x: torch.full_like(x, 3.0))
+    tol = 0.4 if relative else 1.0
+    found = solve(
+        shrinkage(), playing([8.0, 4.0, 2.0, 1.0, 0.5]), ZERO,
+        certify=certifier, tol=tol, relative=relative, every_step=True,
+    )  # fmt: skip
+    assert found.converged
+    assert found.steps.tolist() == [steps]
+
+
 def test_the_best_point_and_the_best_bound_are_kept():
     """The objective is best at the second check, the bound at the third."""
     values = {1.0: (9.0, 1.0), 2.0: (4.0, 0.0), 3.0: (7.0, 2.0), 4.0: (8.0, 1.5)}
