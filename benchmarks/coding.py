@@ -12,7 +12,7 @@ when its gap certified as much.
 
     python benchmarks/coding.py image --peer-python PYTHON [--size 8|12] [--lam 0.05] [--iterations N]
     python benchmarks/coding.py line --peer-python PYTHON [--lam 0.3]
-    python benchmarks/coding.py image|line ... --ours FILE      (ours alone, on the signal that a run kept in FILE)
+    python benchmarks/coding.py image|line ... --ours FILE      (ours again, on what a run with --ours FILE kept)
 """
 
 import argparse
@@ -161,6 +161,26 @@ def first(log, level: float) -> float:
     return next((float(entry[0]) for entry in log if entry[1] <= level), float("inf"))
 
 
+def report(kind: str, size: int, lam: float, file: Path) -> None:
+    """Both logs of a file, side by side."""
+    import numpy as np
+
+    kept = np.load(file)
+    log, mine = kept["log"], kept["our_log"]
+    optimum = min(log[:, 1].min(), mine[:, 1].min())
+    print(f"{kind} {size if kind == 'image' else ''} lam {lam:g}: optimum {optimum:.5f}, ", end="")
+    print(f"ours {mine[:, 1].min():.5f}, peer {log[:, 1].min():.5f}, {int(kept['nonzeros'][0])} non-zeros")
+    print(f"peak memory: ours {float(kept['our_peak']):.2f} GB, peer {float(kept['peak']):.2f} GB")
+    for target in TARGETS:
+        level = optimum * (1 + target)
+        a, b = first(mine, level), first(log, level)
+        certified = next((s for s, objective, bound in mine if objective - bound <= target * objective), None)
+        last = f"{log[-1, 0]:.1f} s and more" if b == float("inf") else f"{b:.1f} s"
+        ratio = (log[-1, 0] if b == float("inf") else b) / a
+        says = "not certified" if certified is None else f"certified at {certified:.1f} s"
+        print(f"to {target:g}: ours {a:.2f} s ({says}), peer {last}, ratio {ratio:.1f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=["image", "line"])
@@ -179,6 +199,7 @@ def main() -> None:
         return
     if args.ours and args.ours.exists() and not args.peer_python:
         ours(args.kind, args.ours, lam)
+        report(args.kind, args.size, lam, args.ours)
         return
     if not args.peer_python:
         parser.error("--peer-python must name a Python with sporco and alphacsc; see above")
@@ -203,20 +224,6 @@ def main() -> None:
             print(f"sporco an iteration: {per[True]:.2f} s with numexpr, {per[False]:.2f} s without")
         theirs(iterations, fast)
         subprocess.run([sys.executable, *same, "--ours", str(file)], check=True, env=environment)
-        kept = np.load(file)
-        log, mine = kept["log"], kept["our_log"]
-        optimum = min(log[:, 1].min(), mine[:, 1].min())
-        print(f"{args.kind} {args.size if args.kind == 'image' else ''} lam {lam:g}: optimum {optimum:.5f}, ", end="")
-        print(f"ours {mine[:, 1].min():.5f}, peer {log[:, 1].min():.5f}, {int(kept['nonzeros'][0])} non-zeros")
-        print(f"peak memory: ours {float(kept['our_peak']):.2f} GB, peer {float(kept['peak']):.2f} GB")
-        for target in TARGETS:
-            level = optimum * (1 + target)
-            a, b = first(mine, level), first(log, level)
-            certified = next((s for s, objective, bound in mine if objective - bound <= target * objective), None)
-            last = f"{log[-1, 0]:.1f} s and more" if b == float("inf") else f"{b:.1f} s"
-            ratio = (log[-1, 0] if b == float("inf") else b) / a
-            says = "not certified" if certified is None else f"certified at {certified:.1f} s"
-            print(f"to {target:g}: ours {a:.2f} s ({says}), peer {last}, ratio {ratio:.1f}")
 
 
 if __name__ == "__main__":

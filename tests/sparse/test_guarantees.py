@@ -101,9 +101,11 @@ def test_each_promise_has_a_bound_of_its_own():
     assert noisy.verdict().count("not promised") == 1
 
 
-def test_orthogonal_atoms_are_told_apart_while_noise_is_smaller_than_they_are():
-    assert Guarantees(0.0, 9, 1.0, 0.5, 2.0).omp
-    assert not Guarantees(0.0, 9, 1.0, 1.0, 2.0).omp
+def test_orthogonal_atoms_are_told_apart_while_noise_is_less_than_half_of_them():
+    """An atom of x correlates by at least 1 - noise, another by at most the noise."""
+    assert Guarantees(0.0, 9, 1.0, 0.49, 2.0).omp
+    assert not Guarantees(0.0, 9, 1.0, 0.5, 2.0).omp
+    assert "fewer than 0.00" in Guarantees(0.0, 9, 1.0, 0.5, 2.0).verdict()
 
 
 def test_the_norms_of_atoms_go_into_the_code():

@@ -39,8 +39,9 @@ class Guarantees:
     @property
     def omp_bound(self) -> float:
         """OMP finds the atoms of codes with fewer non-zeros in every stripe."""
-        lost = self.local_noise / self.smallest if self.local_noise else 0.0
-        return self.uniqueness_bound - (lost / self.coherence if lost and self.coherence else inf if lost >= 1 else 0.0)
+        if not self.coherence:  # the condition times mu: 0 < 1/2 - local_noise / smallest
+            return inf if 2 * self.local_noise < self.smallest else -inf
+        return self.uniqueness_bound - self.local_noise / (self.coherence * self.smallest)
 
     @property
     def basis_pursuit_bound(self) -> float:
