@@ -60,7 +60,7 @@ def working_set(coding: Coding, settings: WorkingSet = DEFAULT) -> Generator[Rou
     free = (coding.lam() == 0) & (coding.target.flatten(1) != 0).any(1)
     if bool(free.any()):
         raise InputError("working_set needs reg above 0: without a penalty no code is sparse; use fista")
-    return _rounds([_One(coding, i, settings) for i in range(len(coding.signals))])
+    return _rounds([Active(coding, i, settings) for i in range(len(coding.signals))])
 
 
 def solver(coding: Coding, settings: WorkingSet = DEFAULT):
@@ -80,7 +80,7 @@ def certify(problem: Problem, iterate: Iterate) -> Certificate:
     return Certificate(iterate.x, objective, bound)
 
 
-def _rounds(problems: "list[_One]") -> Generator[Round, Tensor | None, None]:
+def _rounds(problems: "list[Active]") -> Generator[Round, Tensor | None, None]:
     """The stream: a round for every problem that is left."""
     while True:
         for one in problems:
@@ -100,7 +100,7 @@ class _Look(NamedTuple):
     bound: float
 
 
-class _One:
+class Active:
     """Problem i of a coding problem: its residual ``(c, h, w)``, and the active atoms with their coefficients."""
 
     def __init__(self, coding: Coding, i: int, settings: WorkingSet) -> None:
