@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.sparse import csc_matrix
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso
 from torch import Tensor
@@ -126,6 +127,15 @@ class Active:
         self.look: _Look | None = None
         self.rounds = 0
 
+    def begin(self, index: Tensor, value: Tensor) -> None:
+        """Start from a code instead of 0: distinct places in the flat ``(k, *code_shape)``, and values (m,)."""
+        atom, place = np.divmod(index.numpy(), prod(self.shape[1:]))
+        order = np.argsort(place * self.shape[0] + atom)
+        self.active = (place * self.shape[0] + atom)[order]
+        self.x = value.numpy().astype(self.x.dtype)[order]
+        self._resolve(None if self.mask is None else self.mask.numpy().ravel(), None)
+        self.look = None
+
     def code(self) -> tuple[Tensor, Tensor]:
         """Where the code is not 0, in the flat ``(k, *code_shape)``, and its values."""
         place, atom = np.divmod(self.active, self.shape[0])
@@ -207,11 +217,20 @@ class Active:
             lasso.fit(K, self.target.numpy().ravel())
         scaled = lasso.coef_.astype(self.x.dtype)
         self.x = scaled if scale is None else scaled * scale
-        z = np.zeros(samples)
+        self._resolve(mask, K if scale is None and mask is None else None)
+
+    def synthesis(self, columns: csc_matrix | None = None) -> np.ndarray:
+        """D x, flat, float64; ``columns`` are those of the active atoms where they are at hand."""
+        z = np.zeros(self.target.numel())
         for start in range(0, len(self.active), CHUNK):
             part = slice(start, start + CHUNK)
-            columns = K[:, part] if scale is None and mask is None else self.placed.columns(self.active[part])
-            z += columns.astype(np.float64) @ self.x[part].astype(np.float64)
+            K = self.placed.columns(self.active[part]) if columns is None else columns[:, part]
+            z += K.astype(np.float64) @ self.x[part].astype(np.float64)
+        return z
+
+    def _resolve(self, mask: np.ndarray | None, columns: csc_matrix | None) -> None:
+        """The residual of the code as it is."""
+        z = self.synthesis(columns)
         if mask is not None:
             z *= mask
         self.residual = self.target.double() - torch.from_numpy(z).reshape(self.target.shape)

@@ -1,0 +1,1 @@
+"""Learning a convolutional dictionary: codes and atoms by turns."""
