@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -37,7 +38,9 @@ class Statistics:
     def empty(cls, dictionary: ConvDictionary) -> "Statistics":
         """Those of no signal."""
         k, reach = dictionary.n_atoms, (2 * q + 1 for q in _reach(dictionary))
-        return cls(torch.zeros(k, k, *reach, dtype=torch.float64), torch.zeros_like(dictionary.atoms, dtype=torch.float64))
+        return cls(
+            torch.zeros(k, k, *reach, dtype=torch.float64), torch.zeros_like(dictionary.atoms, dtype=torch.float64)
+        )
 
     @classmethod
     def of(cls, dictionary: ConvDictionary, signal: Tensor, index: Tensor, value: Tensor, lam: float) -> "Statistics":
@@ -88,7 +91,7 @@ def _pairs(D: ConvDictionary, places: tuple[int, ...], at: np.ndarray, atom: np.
     """Products of all pairs of coefficients that meet, summed by their atoms and how far apart they are.
 
     Places are laid on a grid with ``q`` more on every side, row by row: what a coefficient meets in one row is then one run of
-    the sorted coefficients. The ends of a circular signal hold its other end once more.
+    the sorted coefficients; rows above are those below seen from the other one. The ends of a circular signal hold its other end once more.
     """
     rows_reach, reach = (0, *_reach(D)) if len(places) == 1 else _reach(D)
     rows, columns = (1, *places) if len(places) == 1 else places
@@ -102,11 +105,11 @@ def _pairs(D: ConvDictionary, places: tuple[int, ...], at: np.ndarray, atom: np.
     order = np.argsort(key, kind="stable")
     key, target = key[order], target[order]
     start = np.searchsorted(key, np.arange((rows + 2 * rows_reach) * wide + 1))
-    shifts, k = (2 * rows_reach + 1) * (2 * reach + 1), D.n_atoms
-    total = np.zeros(k * k * shifts)
-    for dy in range(-rows_reach, rows_reach + 1):
+    k, span = D.n_atoms, 2 * reach + 1
+    total = np.zeros(k * k * (rows_reach + 1) * span)
+    for dy in range(rows_reach + 1):
         left = (source_y + dy + rows_reach) * wide + source_x
-        first, last = start[left], start[left + 2 * reach + 1]
+        first, last = start[left], start[left + span]
         for part in _chunks(last - first):
             count = (last - first)[part]
             i = np.repeat(np.arange(part.start, part.stop), count)
@@ -114,17 +117,19 @@ def _pairs(D: ConvDictionary, places: tuple[int, ...], at: np.ndarray, atom: np.
             other = first[i] + run
             dx = key[other] - left[i]
             j = target[other]
-            bins = ((atom[i] * k + atom[j]) * (2 * rows_reach + 1) + dy + rows_reach) * (2 * reach + 1) + dx
+            bins = ((atom[i] * k + atom[j]) * (rows_reach + 1) + dy) * span + dx
             total += np.bincount(bins, x[i] * x[j], len(total))
-    grid = (2 * reach + 1,) if len(places) == 1 else (2 * rows_reach + 1, 2 * reach + 1)
-    return torch.from_numpy(total).reshape(k, k, *grid)
+    below = torch.from_numpy(total).reshape(k, k, rows_reach + 1, span)
+    above = below[:, :, 1:].flip(2, 3).transpose(0, 1)
+    both = torch.cat([above, below], 2)
+    return both[:, :, 0] if len(places) == 1 else both
 
 
 def _chunks(counts: np.ndarray) -> Generator[slice, None, None]:
     """Runs of coefficients with about ``PAIRS`` pairs each."""
     edges = np.searchsorted(counts.cumsum(), np.arange(0, counts.sum() + 1, PAIRS)[1:])
     bounds = np.unique([0, *edges, len(counts)])
-    yield from (slice(int(a), int(b)) for a, b in zip(bounds, bounds[1:]))
+    yield from (slice(int(a), int(b)) for a, b in pairwise(bounds))
 
 
 def _wrapped(y: np.ndarray, x: np.ndarray, size: tuple[int, int], reach: tuple[int, int]) -> tuple[np.ndarray, ...]:
@@ -151,5 +156,5 @@ def _patches(D: ConvDictionary, signal: Tensor, at: tuple[np.ndarray, ...], atom
             seen = signal[:, positions[0][part]].transpose(0, 1)
         else:
             seen = signal[:, positions[0][part][:, :, None], positions[1][part][:, None, :]].transpose(0, 1)
-        out.index_add_(0, which[part], seen.reshape(len(part), -1).double() * weight[part])
+        out.index_add_(0, which[part], seen.flatten(1).double() * weight[part])
     return out.reshape(D.atoms.shape)

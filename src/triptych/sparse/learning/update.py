@@ -10,7 +10,9 @@ from triptych.sparse.learning.statistics import Statistics
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d}
 
 
-def updated(dictionary: ConvDictionary, statistics: Statistics, passes: int = 3, rank_one: bool = False) -> ConvDictionary:
+def updated(
+    dictionary: ConvDictionary, statistics: Statistics, passes: int = 3, rank_one: bool = False
+) -> ConvDictionary:
     """The dictionary after so many passes over its atoms; `Statistics.objective` falls with every atom, or stays.
 
     An atom takes a gradient step of 1 / (the largest eigenvalue of its own correlations), and is then the nearest unit vector,
