@@ -6,20 +6,24 @@ from triptych.sparse.dictionary import ConvDictionary, Synthesis
 from triptych.sparse.fold import Folded, fold
 from triptych.sparse.guarantees import Guarantees, guarantees
 from triptych.sparse.pursue import Pursuit, pursue
+from triptych.sparse.pursuits.omp import Ending, Matched, omp
 from triptych.sparse.pursuits.working_set import WorkingSet, working_set
 
 __all__ = [
     "Codes",
     "Coding",
     "ConvDictionary",
+    "Ending",
     "Folded",
     "Guarantees",
     "Masked",
+    "Matched",
     "Pursuit",
     "Synthesis",
     "WorkingSet",
     "fold",
     "guarantees",
+    "omp",
     "pursue",
     "working_set",
 ]
