@@ -74,7 +74,7 @@ def batch(signals: np.ndarray, atoms: np.ndarray, lam: float, seconds: float) ->
         learner.solve()
         done += some
         used += time.process_time() - at
-        log.append((used, learner.getdict().squeeze().transpose(2, 0, 1)))
+        log.append((used, learner.getdict().squeeze().transpose(2, 0, 1).copy()))
         at = time.process_time()
     print(f"sporco batch: {done} iterations")
     return log
@@ -105,23 +105,25 @@ def online(signals: np.ndarray, atoms: np.ndarray, lam: float, seconds: float) -
 
 
 def ours(signals: np.ndarray, atoms: np.ndarray, lam: float, seconds: float) -> list[tuple[float, np.ndarray]]:
-    """`triptych.sparse.learning`: CPU seconds and atoms after every visit to all photographs."""
+    """`triptych.sparse.learning`: CPU seconds and atoms after every visit to a photograph."""
     import torch
 
     from triptych.sparse import ConvDictionary
-    from triptych.sparse.learning.learn import Signals, begun, epochs
+    from triptych.sparse.learning.learn import Signals, begun, visits
 
     torch.set_num_threads(1)
     at = time.process_time()
     first = ConvDictionary(torch.from_numpy(atoms).float()[:, None], 1, "circular")
     data = Signals(torch.from_numpy(signals)[:, None], lam)
-    used, log = 0.0, []
-    for state in epochs(data, begun(first, data)):
-        used += time.process_time() - at
-        log.append((used, state.dictionary.atoms[:, 0].numpy()))
-        if used >= seconds:
-            return log
-        at = time.process_time()
+    state, used, log = begun(first, data), 0.0, []
+    while used < seconds:
+        for turn in visits(data, state):
+            used += time.process_time() - at
+            if isinstance(turn, ConvDictionary):
+                log.append((used, turn.atoms[:, 0].numpy()))
+            else:
+                state = turn
+            at = time.process_time()
     return log
 
 
@@ -139,7 +141,7 @@ def objective(signals: np.ndarray, atoms: np.ndarray, lam: float) -> float:
     return float(found.solution.objective.sum())
 
 
-def thinned(log: list[tuple[float, np.ndarray]], most: int = 14) -> list[tuple[float, np.ndarray]]:
+def thinned(log: list[tuple[float, np.ndarray]], most: int = 16) -> list[tuple[float, np.ndarray]]:
     """A few entries of a log, evenly in the logarithm of time, with the last."""
     times = np.array([used for used, _ in log])
     wanted = np.geomspace(times[0], times[-1], most)

@@ -97,12 +97,17 @@ def epochs(
     which neither codes nor atoms alone improve much; the problem is not convex, and no optimum is claimed.
     """
     while True:
-        state = _epoch(data, state, effort, rank_one, seed)
+        turns = visits(data, state, effort, rank_one, seed)
+        while isinstance(turn := next(turns), ConvDictionary):
+            pass
+        state = turn
         yield state
 
 
-def _epoch(data: Signals, state: State, effort: Effort, rank_one: bool, seed: int) -> State:
-    """One visit to every signal."""
+def visits(
+    data: Signals, state: State, effort: Effort = Effort(), rank_one: bool = False, seed: int = 0
+) -> Generator[ConvDictionary | State, None, None]:
+    """One visit to every signal: the atoms after every update, and the state at the end."""
     D, codes, total = state.dictionary, state.codes.clone(), state.statistics
     signals = list(data.signals)
     if data.mask is not None and state.epoch:
@@ -119,7 +124,8 @@ def _epoch(data: Signals, state: State, effort: Effort, rank_one: bool, seed: in
         total = total.plus(Statistics.of(D, signal, codes.index[i], codes.value[i], data.lam))
         if number % effort.batch == 0 or number == len(data):
             D = updated(D, total, effort.passes, rank_one)
-    return State(revived(D, total, data, codes), codes, total, state.epoch + 1)
+            yield D
+    yield State(revived(D, total, data, codes), codes, total, state.epoch + 1)
 
 
 def streamed(
