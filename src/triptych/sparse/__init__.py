@@ -1,5 +1,6 @@
 """Convolutional sparse coding: dictionaries, and pursuits whose answers are certified."""
 
+from triptych.sparse.certified import Certified, certified_radius, may_enter
 from triptych.sparse.codes import Codes
 from triptych.sparse.coding import Coding, Masked
 from triptych.sparse.dictionary import ConvDictionary, Synthesis
@@ -10,6 +11,7 @@ from triptych.sparse.pursuits.omp import Ending, Matched, omp
 from triptych.sparse.pursuits.working_set import WorkingSet, working_set
 
 __all__ = [
+    "Certified",
     "Codes",
     "Coding",
     "ConvDictionary",
@@ -21,8 +23,10 @@ __all__ = [
     "Pursuit",
     "Synthesis",
     "WorkingSet",
+    "certified_radius",
     "fold",
     "guarantees",
+    "may_enter",
     "omp",
     "pursue",
     "working_set",
