@@ -6,11 +6,13 @@ from triptych.sparse.coding import Coding, Masked
 from triptych.sparse.dictionary import ConvDictionary, Synthesis
 from triptych.sparse.fold import Folded, fold
 from triptych.sparse.guarantees import Guarantees, guarantees
+from triptych.sparse.layer import CSCLayer
 from triptych.sparse.pursue import Pursuit, pursue
 from triptych.sparse.pursuits.omp import Ending, Matched, omp
 from triptych.sparse.pursuits.working_set import WorkingSet, working_set
 
 __all__ = [
+    "CSCLayer",
     "Certified",
     "Codes",
     "Coding",

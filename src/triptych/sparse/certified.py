@@ -145,7 +145,8 @@ def _factor(G: np.ndarray) -> np.ndarray:
     """The Cholesky factor of the longest leading block of G whose columns are independent."""
     if not len(G):
         return G
-    L, failed = get_lapack_funcs("potrf", (G,))(G, lower=1)
+    (potrf,) = get_lapack_funcs(("potrf",), (G,))
+    L, failed = potrf(G, lower=1)
     if failed:
         return _factor(G[: failed - 1, : failed - 1])
     bad = np.flatnonzero(np.diag(L) ** 2 < INDEPENDENT * np.diag(G))

@@ -165,7 +165,7 @@ class ConvDictionary:
         self.code_shape(shape)
         period = [-(-N // self.stride) * self.stride for N in shape]
         spectra = torch.fft.fftn(self.atoms.double(), s=period, dim=self.axes)
-        B = _aliased(spectra, self.stride)  # (frequencies, aliases * c, k)
+        B = aliased(spectra, self.stride)  # (frequencies, aliases * c, k)
         per = max(1, (1 << 22) // (B.shape[1] * B.shape[2]))
         top = max(float(torch.linalg.matrix_norm(part, 2).square().max()) for part in B.split(per))
         return top / self.stride ** len(period)
@@ -228,8 +228,8 @@ def _wrapped(full: Tensor, shape: Sequence[int]) -> Tensor:
     return full
 
 
-def _aliased(spectra: Tensor, stride: int) -> Tensor:
-    """Spectra ``(k, c, *period)`` as (code frequencies, aliases * c, k): what falls on one frequency of the code together."""
+def aliased(spectra: Tensor, stride: int) -> Tensor:
+    """Spectra ``(k, c, *period)`` of atoms as (code frequencies, aliases * c, k): what falls on one frequency of the code together."""
     k, c, *period = spectra.shape
     axes = [x for N in period for x in (stride, N // stride)]
     n = len(period)
