@@ -140,7 +140,7 @@ def certified(model: Model, images: Tensor, labels: Tensor, tol: float = 1e-6) -
     found = {"label": [], "radius": [], "rho": [], "nonzeros": []}
     for part in images.split(250):
         coding = as_coding(model, part)
-        codes = pursue(coding, "working_set", tol=tol, max_steps=200)
+        codes = pursue(coding, "fista", tol=tol, max_steps=3000)
         sure = certified_radius(coding, codes.codes, codes.gap, model.weights, model.bias)
         found["label"].append(sure.label)
         found["radius"].append(sure.radius)

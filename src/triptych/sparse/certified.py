@@ -62,6 +62,7 @@ def certified_radius(coding: Coding, codes: Codes | Tensor, gap: Tensor, weights
     what does not fit.
     """
     flat = _weights(coding, weights, bias)
+    grams = _Grams(coding)
     label, margin, radius = [], [], []
     for i, (x, distance, ahead) in enumerate(_entering(coding, codes, gap)):
         scores = flat @ x + bias.double().numpy()
@@ -70,7 +71,7 @@ def certified_radius(coding: Coding, codes: Codes | Tensor, gap: Tensor, weights
         lead = scores[first] - scores[others]
         label.append(first)
         margin.append(float(lead.min()))
-        reach = _reach(coding, i, flat[first] - flat[others], lead, x, distance)
+        reach = _reach(grams, i, flat[first] - flat[others], lead, x, distance)
         radius.append(max(0.0, reach * (1 - ROUNDING) - ahead))
     return Certified(torch.tensor(label), _doubles(margin), _doubles(radius))
 
@@ -110,17 +111,17 @@ def _entering(
         yield dense[i].flatten().numpy(), distance.flatten().numpy(), rho
 
 
-def _reach(coding: Coding, i: int, a: np.ndarray, lead: np.ndarray, x: np.ndarray, distance: np.ndarray) -> float:
+def _reach(grams: "_Grams", i: int, a: np.ndarray, lead: np.ndarray, x: np.ndarray, distance: np.ndarray) -> float:
     """The largest t with lead > u · sqrt(a_I* (D_I* D_I)⁻¹ a_I) for all rivals, I = I(u) and u < t."""
     enters = np.where(x != 0, -inf, distance)
     order = np.argsort(enters, kind="stable")
     ordered = enters[order]
     start = int((ordered <= 0).sum())
-    meets = _meets(coding, i, order[:start], a, lead)
+    meets = _meets(grams, i, order[:start], a, lead)
     if len(meets) <= start:  # the columns of the code at hand depend on each other
         return 0.0
     # Only atoms that enter before the bound of those that are in already can lower it.
-    meets = _meets(coding, i, order[: int((ordered <= meets[start]).sum())], a, lead)
+    meets = _meets(grams, i, order[: int((ordered <= meets[start]).sum())], a, lead)
     for m in range(start, len(meets)):
         until = ordered[m] if m < len(ordered) else inf
         if meets[m] <= until:
@@ -128,9 +129,9 @@ def _reach(coding: Coding, i: int, a: np.ndarray, lead: np.ndarray, x: np.ndarra
     return float(until)  # the next column depends on those before it
 
 
-def _meets(coding: Coding, i: int, order: np.ndarray, a: np.ndarray, lead: np.ndarray) -> np.ndarray:
+def _meets(grams: "_Grams", i: int, order: np.ndarray, a: np.ndarray, lead: np.ndarray) -> np.ndarray:
     """Of the first 0, 1, ... atoms, where t times their bound meets the lead of some rival; up to the first dependent one."""
-    L = _factor(_gram(coding, i, order))
+    L = _factor(grams.of(i, order))
     y = (
         solve_triangular(L, a[:, order[: len(L)]].T, lower=True, check_finite=False)
         if len(L)
@@ -153,17 +154,38 @@ def _factor(G: np.ndarray) -> np.ndarray:
     return L[: bad[0], : bad[0]] if len(bad) else L
 
 
-def _gram(coding: Coding, i: int, order: np.ndarray) -> np.ndarray:
-    """D_I* D_I of some placed atoms in an order, dense."""
-    D, line = coding.dictionary.to(torch.float64), len(coding.shape) == 1
-    shape, places = ((1, *coding.shape), (1, *coding.code_shape)) if line else (coding.shape, coding.code_shape)
-    placed = Placed(D, shape, places)  # pyright: ignore[reportArgumentType]
-    atom, place = np.divmod(order, prod(places))
-    mask = None
-    if coding.mask is not None:
-        mask = coding.mask.double().expand_as(coding.signals)[i].numpy().ravel()
-    K = placed.columns(place * D.n_atoms + atom, mask)
-    return np.asarray((K.T @ K).todense())
+class _Grams:
+    """⟨dᵢ, dⱼ⟩ of placed atoms of every problem: read off the dictionary's, or where a mask is from the masked columns."""
+
+    def __init__(self, coding: Coding) -> None:
+        self.D, self.coding = coding.dictionary.to(torch.float64), coding
+        self.places = coding.code_shape
+        twice = self.D.boundary == "circular" and any(2 * n - 1 > N for n, N in zip(self.D.size, coding.shape))
+        self.gram = None if twice or coding.mask is not None else self.D.gram().numpy()
+
+    def of(self, i: int, order: np.ndarray) -> np.ndarray:
+        """D_I* D_I of some placed atoms of problem i in an order, dense."""
+        atom, place = np.divmod(order, prod(self.places))
+        if self.gram is None:
+            return self._masked(i, atom, place)
+        at, near = [], np.ones((len(order), len(order)), bool)
+        for p, n, reach in zip(np.unravel_index(place, self.places), self.places, self.gram.shape[2:]):
+            shift = p[None, :] - p[:, None]
+            if self.D.boundary == "circular":
+                shift = (shift + n // 2) % n - n // 2
+            near &= np.abs(shift) <= reach // 2
+            at.append(np.clip(shift + reach // 2, 0, reach - 1))
+        return np.where(near, self.gram[(atom[:, None], atom[None, :], *at)], 0.0)
+
+    def _masked(self, i: int, atom: np.ndarray, place: np.ndarray) -> np.ndarray:
+        line = len(self.coding.shape) == 1
+        shape, places = ((1, *self.coding.shape), (1, *self.places)) if line else (self.coding.shape, self.places)
+        mask = None
+        if self.coding.mask is not None:
+            mask = self.coding.mask.double().expand_as(self.coding.signals)[i].numpy().ravel()
+        placed = Placed(self.D, shape, places)  # pyright: ignore[reportArgumentType]
+        K = placed.columns(place * self.D.n_atoms + atom, mask)
+        return np.asarray((K.T @ K).todense())
 
 
 def _weights(coding: Coding, weights: Tensor, bias: Tensor) -> np.ndarray:
