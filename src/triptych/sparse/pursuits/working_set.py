@@ -18,9 +18,8 @@ from triptych.check import InputError, whole
 from triptych.convex import Certificate, Iterate, Problem
 from triptych.sparse.codes import Codes
 from triptych.sparse.coding import Coding
-from triptych.sparse.pursuits.placed import CHUNK, Index, Placed
+from triptych.sparse.pursuits.placed import CHUNK, PLACES, Index, Placed
 
-PLACES = 1 << 12  # places whose products with all atoms are made together: they stay in the processor's own memory
 FIRST, MORE = 2, 2  # sweeps of the first round, and how many more each round has
 EASED = 4  # rounds from one certificate by a second look to the next
 FEW = 1000  # places whose correlations are made once more in float64
@@ -221,11 +220,12 @@ class Active:
 
     def synthesis(self, columns: csc_matrix | None = None) -> np.ndarray:
         """D x, flat, float64; ``columns`` are those of the active atoms where they are at hand."""
+        if columns is None:
+            return self.placed.synthesis(self.active, self.x)
         z = np.zeros(self.target.numel())
         for start in range(0, len(self.active), CHUNK):
             part = slice(start, start + CHUNK)
-            K = self.placed.columns(self.active[part]) if columns is None else columns[:, part]
-            z += K.astype(np.float64) @ self.x[part].astype(np.float64)
+            z += columns[:, part].astype(np.float64) @ self.x[part].astype(np.float64)
         return z
 
     def _resolve(self, mask: np.ndarray | None, columns: csc_matrix | None) -> None:
