@@ -52,7 +52,8 @@ def pursue(
 
     ``method``:
 
-    - "auto": a working set; a problem whose code turns out not to be sparse goes over to "admm", or "fista" under a mask;
+    - "auto": a working set; a problem whose code turns out not to be sparse goes over to "admm", or "fista" under a mask; on other
+      devices than the CPU it is "fista" from the start;
     - "working_set": for codes of which few coefficients are not 0, in memory that grows with those few; needs ``reg`` above 0;
     - "admm": all coefficients at once in the Fourier domain, a step is 10 iterations; for dense codes without a mask;
     - "fista": all coefficients at once, on any device;
@@ -63,13 +64,16 @@ def pursue(
     where a method cannot do what it is asked for.
     """
     choice("method", method, METHODS)
+    device = coding.signals.device
+    if device.type != "cpu" and method not in ("auto", "fista"):
+        raise InputError(
+            f'method="{method}" runs on the CPU, and the signals are on {device}; use "fista", or move them'
+        )
     problem, b = coding.problem(), len(coding.signals)
     limits = {"tol": tol, "max_steps": max_steps, "relative": True, "progress": progress}
-    if method == "fista":
+    if method == "fista" or device.type != "cpu":
         found = solve(problem, fista, coding.start(), **limits)
         return Pursuit(Codes.of(found.x), found, ("fista",) * b)
-    if coding.signals.device.type != "cpu":
-        raise InputError(f'method "{method}" runs on the CPU, the signals are on {coding.signals.device}; use fista')
     solver, certify = _solver(coding, method)
     start = torch.zeros(b, 1, dtype=coding.signals.dtype)
     found = solve(problem, solver, start, certify=certify, patience=30, every_step=True, **limits)

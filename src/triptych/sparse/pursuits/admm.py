@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,8 +76,8 @@ class Alternating:
             u, level = self._seen(rest, block) / self.rho, self._level(block)
             self.s[block] += u.clamp(max=level) if self.nonnegative else u - _shrunk(u, level)
 
-    def _level(self, block: slice) -> float | Tensor:
-        """λ weights / rho of some atoms, infinite where the dictionary has no place."""
+    def _level(self, block: slice) -> Any:
+        """λ weights / rho of some atoms, a number or a tensor; infinite where the dictionary has no place."""
         level = self.lam / self.rho
         if self.weights is not None:
             level = self.weights[block] * level
@@ -156,6 +157,6 @@ class Alternating:
         return torch.cat(index), torch.cat(value)
 
 
-def _shrunk(v: Tensor, level: float | Tensor) -> Tensor:
+def _shrunk(v: Tensor, level: Any) -> Tensor:
     """Soft thresholding in two passes."""
     return v - v.clamp(-level, level)
