@@ -63,6 +63,7 @@ class Alternating:
         self.spectra = torch.fft.rfftn(D.atoms, s=self.shape, dim=D.axes)  # (k, c, *f)
         self.target = torch.fft.rfftn(self.signal, dim=self.axes)  # (c, *f)
         self.gram = torch.einsum("kc...,kd...->...cd", self.spectra, self.spectra.conj())  # D D*, a frequency each
+        self.rest, self.theta = self.target, None
         size = float(self.signal.abs().max()) or 1.0
         self.rho = settings.rho or 50 * self.lam + size / 2
         per = max(1, BLOCK // self.signal[0].numel())
@@ -106,7 +107,14 @@ class Alternating:
         """Some iterations; then the penalty."""
         for _ in range(self.settings.iterations - 1):
             self._iterate()
-        self._balance(self._iterate(measured=True))
+        ratio = self._iterate(measured=True)
+        # rho times the solve is y - D x' for the exact x', whose correlations are nearer to their bounds than those of x
+        self.theta = self.rho * torch.fft.irfftn(self.rest, s=self.shape, dim=self.axes)
+        self._balance(ratio)
+
+    def dual(self) -> Tensor | None:
+        """What the last least squares left of the signal."""
+        return self.theta
 
     def _iterate(self, measured: bool = False) -> float:
         """v = x - u; x' = v + D* (rho + D D*)⁻¹ (y - D v), relaxed; s = x' + u. The ratio of the residuals, if ``measured``."""
@@ -114,7 +122,7 @@ class Alternating:
         for block in self.blocks:
             x, u = self._parts(block)
             rest -= self._laid(x.sub_(u), block)
-        rest = self._solved(rest)
+        rest = self.rest = self._solved(rest)
         relax, sizes = self.settings.relax, torch.zeros(5, dtype=torch.float64)
         for block in self.blocks:
             x, u = self._parts(block)

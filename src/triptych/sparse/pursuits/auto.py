@@ -57,6 +57,9 @@ class Accelerated:
         index = x.nonzero().squeeze(1)
         return index, x[index]
 
+    def dual(self) -> None:
+        """None of its own."""
+
 
 class _Problem:
     """Problem i, and the method that it has come to."""

@@ -121,3 +121,6 @@ class _Walk:
         x = self.x.flatten()
         index = x.nonzero().squeeze(1)
         return index, x[index]
+
+    def dual(self) -> None:
+        """None of its own."""

@@ -30,6 +30,10 @@ class Walk(Protocol):
         """The code as it is."""
         ...
 
+    def dual(self) -> Tensor | None:
+        """A dual point of its own, ``(c, *shape)``; None: what the code leaves of the signal."""
+        ...
+
 
 class Judged:
     """A walk, and the working set's own look at what its code leaves of the signal, in blocks, in float64."""
@@ -51,12 +55,21 @@ class Judged:
 
     def certificate(self) -> tuple[float, float]:
         """The objective and a lower bound on the least one."""
-        self.judge.begin(*self.code())
-        return self.judge.certificate()
+        judge, theta = self.judge, self.walk.dual()
+        judge.begin(*self.code())
+        return judge.certificate(None if theta is None else theta.double().reshape(judge.target.shape))
 
 
-class Certified(Walk, Protocol):
-    """A walk that certifies its code."""
+class Certified(Protocol):
+    """A problem of a pursuit that certifies its code."""
+
+    def step(self) -> None:
+        """A step."""
+        ...
+
+    def code(self) -> Code:
+        """The code as it is."""
+        ...
 
     def certificate(self) -> tuple[float, float]:
         """The objective and a lower bound on the least one."""

@@ -99,3 +99,6 @@ class _Walk:
         index = atom * prod(self.places) + place
         order = index.argsort()
         return index[order], self.x.reshape(-1, self.k)[place, atom][order]
+
+    def dual(self) -> None:
+        """None of its own."""

@@ -142,17 +142,18 @@ class Active:
         index = atom * prod(self.shape[1:]) + place
         return torch.from_numpy(index[kept]), torch.from_numpy(self.x[kept])
 
-    def certificate(self) -> tuple[float, float]:
-        """The objective and a lower bound on the least one: the residual is the dual point, scaled into the feasible set.
+    def certificate(self, theta: Tensor | None = None) -> tuple[float, float]:
+        """The objective and a lower bound on the least one, from a dual point ``(c, h, w)`` scaled into the feasible set.
 
-        Every ``EASED``-th round a second dual point is looked at, scaled down only near the atoms that are wrong.
+        None: the residual. Every ``EASED``-th round a second point is looked at, scaled down only near the atoms that are wrong.
         """
         r = self.residual
         penalty = float(np.abs(self.x).astype(np.float64) @ self._weights().astype(np.float64))
-        look = self._looked()
-        bound = max(0.0, self._dual(r, look.bound))
+        look = self._looked() if theta is None else self._made(theta)
+        theta = r if theta is None else theta
+        bound = max(0.0, self._dual(theta, look.bound))
         if self.rounds % EASED == 0 and look.bound > self.lam > 0:
-            eased = r * self._ease(look.best)
+            eased = theta * self._ease(look.best)
             bound = max(bound, self._dual(eased, self._made(eased).bound))
         return float(r.flatten() @ r.flatten()) / 2 + self.lam * penalty, bound
 
