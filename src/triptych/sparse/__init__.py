@@ -8,10 +8,14 @@ from triptych.sparse.fold import Folded, fold
 from triptych.sparse.guarantees import Guarantees, guarantees
 from triptych.sparse.layer import CSCLayer
 from triptych.sparse.pursue import Pursuit, pursue
+from triptych.sparse.pursuits.admm import ADMM, admm
+from triptych.sparse.pursuits.greedy import greedy
 from triptych.sparse.pursuits.omp import Ending, Matched, omp
+from triptych.sparse.pursuits.slices import slices
 from triptych.sparse.pursuits.working_set import WorkingSet, working_set
 
 __all__ = [
+    "ADMM",
     "CSCLayer",
     "Certified",
     "Codes",
@@ -25,11 +29,14 @@ __all__ = [
     "Pursuit",
     "Synthesis",
     "WorkingSet",
+    "admm",
     "certified_radius",
     "fold",
+    "greedy",
     "guarantees",
     "may_enter",
     "omp",
     "pursue",
+    "slices",
     "working_set",
 ]
