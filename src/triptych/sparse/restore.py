@@ -25,7 +25,7 @@ from triptych.sparse.shipped import load_dictionary
 METHODS = ("shifts", "plain")
 BAND = 1 << 16  # patches that are cut out at a time
 GAIN = 1.06  # an estimate may leave so many standard deviations a sample
-LAMBDA = 2.0  # plain: the weight of the l1 norm, in standard deviations
+LAMBDA = 2.7  # plain: the weight of the l1 norm, in standard deviations
 TILE = 256  # plain: samples that are coded together an axis, and beside them two atoms' size on every side
 PLAIN_TOL = 1e-2
 SMOOTH = 5.0
@@ -111,7 +111,7 @@ def inpaint(
     dictionary: ConvDictionary | None = None,
     *,
     noise: float = 0.0,
-    tol: float = 0.015,
+    tol: float = 0.012,
 ) -> Restored:
     """Fill in the missing samples of images ``(b, c, h, w)``.
 
