@@ -46,7 +46,7 @@ def read(path: Path) -> np.ndarray:
 def written(pixels: np.ndarray, profile: bytes | None = None) -> bytes:
     """A PNG of pixels (h, w, 1 to 4 channels) of uint16, with an ICC profile where there is one."""
     height, width, channels = pixels.shape
-    steps = pixels.astype(">u2").view(np.uint8).reshape(height, width, 2 * channels)
+    steps = np.ascontiguousarray(pixels, ">u2").view(np.uint8).reshape(height, width, 2 * channels)
     up = steps.copy()
     up[1:] -= steps[:-1]  # filter 2: what is above, taken off byte by byte
     lines = np.concatenate([np.full((height, 1), 2, np.uint8), up.reshape(height, -1)], 1)
@@ -64,18 +64,19 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 def _chunks(data: bytes, path: Path) -> dict[bytes, bytes]:
     """The chunks of a file by name, those of one name joined. Raises InputError where one is damaged."""
-    found: dict[bytes, bytes] = {}
+    found: dict[bytes, list[bytes]] = {}
     at = len(SIGNATURE)
     while at + 12 <= len(data):
         (length,), kind = struct.unpack(">I", data[at : at + 4]), data[at + 4 : at + 8]
         body, check = data[at + 8 : at + 8 + length], data[at + 8 + length : at + 12 + length]
         if len(check) < 4 or struct.unpack(">I", check)[0] != zlib.crc32(kind + body):
             raise _damaged(path)
-        found[kind] = found.get(kind, b"") + body
+        found.setdefault(kind, []).append(body)
         at += 12 + length
-    if len(found.get(b"IHDR", b"")) != 13 or b"IEND" not in found:
+    whole = {kind: b"".join(bodies) for kind, bodies in found.items()}
+    if len(whole.get(b"IHDR", b"")) != 13 or b"IEND" not in whole:
         raise _damaged(path)
-    return found
+    return whole
 
 
 def _damaged(path: Path) -> InputError:
