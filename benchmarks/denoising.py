@@ -81,7 +81,7 @@ def bm3d(python: str) -> Method:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "image.npz"
             np.savez(file, image=image, sigma=sigma)
-            threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+            threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
             subprocess.run([python, __file__, "--peer", str(file)], check=True, env={**os.environ, **threads})
             with np.load(file) as held:
                 return held["estimate"]

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from denoising import made, photographs, psnr
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.linear_model import orthogonal_mp
 
 from triptych.check import InputError
-from triptych.sparse import restore
+from triptych.sparse import restore, shifts
 from triptych.sparse.dictionary import ConvDictionary
 from triptych.sparse.restore import GAIN, denoise, inpaint, split
 from triptych.sparse.shipped import SHIPPED, load_dictionary, save_dictionary
@@ -81,7 +81,7 @@ def test_bands_have_no_seams(monkeypatch):
     D, image = random_dictionary(), noise(2, 1, 23, 17)
     mask = (noise(2, 1, 23, 17, seed=3) > 0).double()
     once = denoise(image, 0.7, D).image, inpaint(image, mask, D).image
-    monkeypatch.setattr(restore, "BAND", 20)
+    monkeypatch.setattr(shifts, "BAND", 20)
     torch.testing.assert_close(denoise(image, 0.7, D).image, once[0])
     torch.testing.assert_close(inpaint(image, mask, D).image, once[1])
 

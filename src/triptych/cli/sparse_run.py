@@ -14,6 +14,7 @@ from triptych.cli.console import Console
 from triptych.cli.place import check_place
 from triptych.data import raster
 from triptych.data.raster import Raster
+from triptych.sparse.codes import Codes
 from triptych.sparse.coding import Coding
 from triptych.sparse.dictionary import ConvDictionary
 from triptych.sparse.pursue import Pursuit, pursue
@@ -23,6 +24,7 @@ from triptych.sparse.restore import inpaint as inpaint_images
 from triptych.sparse.shipped import load_dictionary
 
 SHIPPED = "kodak"
+BAND = 1 << 24  # coefficients of dense codes that are held at a time
 LOW = {
     "shifts": "the mean of every patch, its low frequency, was split off before coding and put back",
     "plain": "the low frequencies were split off before coding and put back",
@@ -70,10 +72,10 @@ def encoded(voice: Console, image: Path, out: Path, model: str, stride: int | No
     real("tol", tol, above=0.0)
     dictionary, picture = dictionary_of(model), raster.read(image)
     own = 1 if model == SHIPPED else dictionary.stride
-    dictionary = replace(dictionary, stride=own if stride is None else whole("stride", stride))
+    stride = own if stride is None else whole("stride", stride)
+    dictionary = replace(dictionary, stride=stride, boundary="valid")  # a picture's edges do not meet
     coding, found, low = coded_picture(dictionary, picture, reg, tol)
-    again = low + coding.reconstruct(found.codes.dense())
-    error = float((again - low - coding.signals).square().mean())
+    error = float((_synthesised(dictionary, found.codes, coding.shape) - coding.signals).square().mean())
     psnr = 10 * np.log10(255**2 / error) if error else None
     gap = float((found.gap / found.solution.objective).max())
     nonzeros = int(found.codes.nonzeros.sum())
@@ -127,7 +129,16 @@ def denoised(voice: Console, image: Path, out: Path, sigma: float | None, method
     how = "given" if sigma is not None else "estimated from the picture"
     if sigma is None and len(levels) == 3:
         how += "; of grey and of two differences of colours"
-    _finish(voice, picture, image, out, found, start, f"sigma {parts if sigma is None else f'{sigma:g}'} ({how})", LOW[method])
+    _finish(
+        voice,
+        picture,
+        image,
+        out,
+        found,
+        start,
+        f"sigma {parts if sigma is None else f'{sigma:g}'} ({how})",
+        LOW[method],
+    )
 
 
 def inpainted(voice: Console, image: Path, mask: Path, out: Path, noise: float, model: str) -> None:
@@ -152,6 +163,22 @@ def inpainted(voice: Console, image: Path, mask: Path, out: Path, noise: float, 
     start = time.perf_counter()
     found = inpaint_images(values, (white > 0)[None, None].float(), dictionary, noise=noise)
     _finish(voice, picture, image, out, found, start, f"{100 * missing:.1f} % was missing", LOW["shifts"])
+
+
+def _synthesised(dictionary: ConvDictionary, codes: Codes, shape: tuple[int, ...]) -> Tensor:
+    """D codes, (b, c, *shape), in bands of rows: dense codes of all of a large picture would not fit the memory."""
+    (k, rows, columns), s, n = codes.shape, dictionary.stride, dictionary.size[0]
+    out = torch.zeros(len(codes), dictionary.channels, *shape)
+    at_once = max(1, BAND // (k * columns))
+    for image, index, value in zip(out, codes.index, codes.value):
+        row = index // columns % rows
+        for top in range(0, rows, at_once):
+            here, height = (row >= top) & (row < top + at_once), min(at_once, rows - top)
+            band = torch.zeros(k, height, columns)
+            band[index[here] // (rows * columns), row[here] - top, index[here] % columns] = value[here]
+            part = slice(top * s, (top + height - 1) * s + n)
+            image[:, part] += dictionary.synthesise(band[None], (part.stop - part.start, shape[1]))[0]
+    return out
 
 
 def _finish(

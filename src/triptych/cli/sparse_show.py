@@ -30,13 +30,17 @@ def shown(voice: Console, model: str, out: Path | None) -> None:
     """Write the pictures of a dictionary and print its numbers. Raises InputError."""
     dictionary = dictionary_of(model)
     if out is None and not Path(model).is_dir():
-        raise InputError("out must name a folder for the pictures, as the model is no folder of its own; give --out FOLDER")
+        raise InputError(
+            "out must name a folder for the pictures, as the model is no folder of its own; give --out FOLDER"
+        )
     folder = Path(model) if out is None else out
     check_place("out", folder)
     _drawable(dictionary)
     mu, curve = mutual_coherence(dictionary), babel(dictionary)
     per_shift = coherence_per_shift(dictionary).numpy()
-    store.write_bytes(folder / "atoms.png", figure.filters(dictionary.atoms.numpy(), columns=min(ACROSS, dictionary.n_atoms)))
+    store.write_bytes(
+        folder / "atoms.png", figure.filters(dictionary.atoms.numpy(), columns=min(ACROSS, dictionary.n_atoms))
+    )
     heat = np.rint(255 * np.clip(per_shift, 0, 1)).astype(np.uint8)
     store.write_bytes(folder / "coherence.png", figure.images(heat[None, None]))
     places = list(range(1, min(SHOWN, len(curve)) + 1))

@@ -86,7 +86,9 @@ def _damaged(path: Path) -> InputError:
 def _unfiltered(filters: np.ndarray, coded: np.ndarray) -> np.ndarray:
     """Undo PNG's filters (h,) of bytes (h, w, bytes a pixel), a diagonal at a time: a pixel needs those left and above."""
     height, width, depth = coded.shape
-    skewed = np.zeros((height + width + 1, height + 1, depth), np.uint8)  # [2 + row + column, 1 + row]: diagonals lie together
+    skewed = np.zeros(
+        (height + width + 1, height + 1, depth), np.uint8
+    )  # [2 + row + column, 1 + row]: diagonals lie together
     down, right, _ = skewed.strides
     pixels = as_strided(skewed[2:, 1:], coded.shape, (down + right, down, 1))
     pixels[:] = coded

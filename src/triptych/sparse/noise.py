@@ -23,7 +23,9 @@ def estimate_sigma(images: Tensor) -> Tensor:
         raise wrong("images", "a floating-point tensor (b, c, h, w)", found)
     b, c, *space = images.shape
     if min(space) < 8:
-        raise InputError(f"images must be at least 8 x 8 for their noise to be estimated, got {' x '.join(map(str, space))}")
+        raise InputError(
+            f"images must be at least 8 x 8 for their noise to be estimated, got {' x '.join(map(str, space))}"
+        )
     if not bool(images.isfinite().all()):
         raise InputError("images must be finite, got NaN or infinity; inpaint what is not known")
     high = images.new_tensor(_HIGH)

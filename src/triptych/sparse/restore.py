@@ -6,24 +6,22 @@ noise together (Simon & Elad, Rethinking the CSC model for natural images, NeurI
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
 from scipy import fft
 from torch import Tensor
-from torch.nn import functional as F
 
 from triptych.check import InputError, choice, real, wrong
 from triptych.sparse.coding import Coding
 from triptych.sparse.dictionary import ConvDictionary
 from triptych.sparse.noise import estimate_sigma
 from triptych.sparse.pursue import pursue
-from triptych.sparse.pursuits.disjoint import omp_disjoint
+from triptych.sparse.shifts import centred, filled, shifts
 from triptych.sparse.shipped import load_dictionary
 
 METHODS = ("shifts", "plain")
-BAND = 1 << 16  # patches that are cut out at a time
 GAIN = 1.06  # an estimate may leave so many standard deviations a sample
 LAMBDA = 2.7  # plain: the weight of the l1 norm, in standard deviations
 TILE = 256  # plain: samples that are coded together an axis, and beside them two atoms' size on every side
@@ -139,12 +137,12 @@ def inpaint(
         seen, here = turned[i, j], known[i, 0]
         levels = seen[:, here]
         level = max(GAIN * noise, tol * float(levels.max() - levels.min()))
-        found, used = _filled(seen, here, level, dictionary)
+        found, used = filled(seen, here, level, dictionary)
         out[i, j] = found if noise else torch.where(here, seen, found)
         atoms.append(used)
-    filled = back(out)
-    filled = filled if noise else torch.where(known, images, filled)
-    return Restored(filled, images.new_full(images.shape[:2], noise), sum(atoms) / len(atoms))
+    image = back(out)
+    image = image if noise else torch.where(known, images, image)
+    return Restored(image, images.new_full(images.shape[:2], noise), sum(atoms) / len(atoms))
 
 
 def _one(part: Tensor, sigma: Tensor, dictionary: ConvDictionary, method: str) -> tuple[Tensor, float]:
@@ -152,13 +150,13 @@ def _one(part: Tensor, sigma: Tensor, dictionary: ConvDictionary, method: str) -
     if method == "plain":
         return _plain(part, float(sigma.square().mean().sqrt()), dictionary)
     energy = GAIN**2 * float(sigma.square().sum()) * prod(dictionary.size)
-    found, _, used = _shifts(part, dictionary, energy)
+    found, _, used = shifts(part, dictionary, energy)
     return found, used
 
 
 def _plain(part: Tensor, sigma: float, dictionary: ConvDictionary) -> tuple[Tensor, float]:
     """Basis pursuit of an image's (c, h, w) high frequencies, tile by tile."""
-    D = ConvDictionary(_centred(dictionary).reshape(-1, *dictionary.atoms.shape[1:]))
+    D = ConvDictionary(centred(dictionary).reshape(-1, *dictionary.atoms.shape[1:]))
     low, high = split(part[None])
     found, used = torch.empty_like(high), 0
     h, w = part.shape[1:]
@@ -180,89 +178,6 @@ def _tile(start: int, end: int, n: int) -> tuple[slice, slice]:
     stop = min(start + TILE, end)
     outer = slice(max(0, min(start, end - n) - 2 * n), min(end, stop + 2 * n))
     return outer, slice(start - outer.start, stop - outer.start)
-
-
-def _shifts(
-    image: Tensor,
-    dictionary: ConvDictionary,
-    energy: float,
-    mask: Tensor | None = None,
-    wanted: Tensor | None = None,
-    least: int = 1,
-) -> tuple[Tensor, Tensor, float]:
-    """The mean over all shifts of the strided dictionary's estimates of an image (c, h, w), in bands of rows.
-
-    A code leaves ``energy`` of a patch. With a mask (h, w) those patches are coded that have a ``wanted`` sample and at least
-    ``least`` known ones, to so much less as less is known. Also: where any patch was coded, and atoms a patch.
-    """
-    c, h, w = image.shape
-    n1, n2 = dictionary.size
-    atoms, free = _centred(dictionary), _flat(dictionary)
-    most = atoms.shape[1] // (2 if mask is None else 6)
-    total, weight = torch.zeros_like(image), torch.zeros_like(image[:1])
-    used, coded = 0.0, 0
-    rows = max(1, BAND // (w - n2 + 1))
-    for top in range(0, h - n1 + 1, rows):
-        band = slice(top, min(top + rows, h - n1 + 1) + n1 - 1)
-        patches = _patches(image[:, band], (n1, n2))
-        if mask is None or wanted is None:
-            fits = omp_disjoint(patches, atoms, torch.full_like(patches[:, 0], energy), most, free=free)
-            # What so many atoms do not explain is no patch of this dictionary: it stays as it is.
-            estimate = torch.where((fits.atoms < most)[:, None], fits.estimate, patches)
-            trust = 1 / (1.0 + fits.atoms.to(image))
-        else:
-            known, asked = (_patches(one[None, band].to(image), (n1, n2)) for one in (mask, wanted))
-            take = (asked.amax(1) > 0) & (known.sum(1) >= least)
-            share = known[take].mean(1)
-            fits = omp_disjoint(patches[take], atoms, energy * share, most, mask=known[take].repeat(1, c), free=free)
-            estimate, trust = torch.zeros_like(patches), torch.zeros_like(patches[:, 0])
-            estimate[take], trust[take] = fits.estimate, share / (1.0 + fits.atoms.to(image))
-        shape = (band.stop - band.start, w)
-        total[:, band] += _laid(estimate * trust[:, None], shape, (n1, n2))
-        weight[:, band] += _laid(trust[:, None].expand(-1, n1 * n2), shape, (n1, n2))
-        used, coded = used + float(fits.atoms.sum()), coded + len(fits.atoms)
-    return torch.where(weight > 0, total / weight, 0.0), weight[0] > 0, used / max(1, coded)
-
-
-def _filled(image: Tensor, known: Tensor, level: float, dictionary: ConvDictionary) -> tuple[Tensor, float]:
-    """Estimates of an image (c, h, w) known where (h, w) is; holes that no patch spans from their rims inwards."""
-    samples = prod(dictionary.size)
-    energy, least = len(image) * samples * level**2, samples // 4
-    result, reached, used = _shifts(image, dictionary, energy, known, torch.ones_like(known), least)
-    while not bool(reached.all()):
-        image, known = torch.where(known, image, result), known | reached
-        estimate, new, _ = _shifts(image, dictionary, energy, known, ~reached, least)
-        if not bool((new & ~reached).any()):
-            least = max(1, least // 2)
-        result, reached = torch.where(reached, result, estimate), reached | new
-    return result, used
-
-
-def _patches(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """All patches of an image (c, h, w), row by row, (p, c n1 n2)."""
-    return F.unfold(image[None], size)[0].T.contiguous()
-
-
-def _laid(patches: Tensor, shape: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """The sum of patches (p, c n1 n2), each at its place, (c, h, w)."""
-    return F.fold(patches.T.contiguous()[None], shape, size)[0]
-
-
-def _centred(dictionary: ConvDictionary) -> Tensor:
-    """Atoms (k, c n1 n2) of norm 1 without their channels' means; those that are flat are left out."""
-    atoms = dictionary.atoms - dictionary.atoms.mean((2, 3), keepdim=True)
-    norms = torch.linalg.vector_norm(atoms.flatten(1), dim=1)
-    keep = norms > 1e-3 * dictionary.norms
-    if not bool(keep.any()):
-        raise InputError("dictionary must hold an atom that is not flat, all of them are; learn it anew")
-    return atoms.flatten(1)[keep] / norms[keep, None]
-
-
-def _flat(dictionary: ConvDictionary) -> Tensor:
-    """The flat patterns of every channel, (c, c n1 n2), orthonormal."""
-    return torch.eye(dictionary.channels).to(dictionary.atoms).repeat_interleave(prod(dictionary.size), 1) / prod(
-        dictionary.size
-    ) ** 0.5
 
 
 def _parts(turned: Tensor, dictionary: ConvDictionary) -> list[tuple[int, slice]]:
@@ -296,6 +211,7 @@ def _fitting(images: Tensor, dictionary: ConvDictionary | None) -> ConvDictionar
             f"dictionary must hold pictures of 1 or {images.shape[1]} channels, those of the images, got atoms "
             f"{tuple(dictionary.atoms.shape)}; learn another, or take other images"
         )
+    dictionary = replace(dictionary, boundary="valid")  # a picture's edges do not meet
     dictionary.code_shape(images.shape[2:])
     return dictionary.to(images.dtype, images.device)
 
@@ -316,7 +232,9 @@ def _known(mask: Tensor, images: Tensor) -> Tensor:
         found = tuple(mask.shape) if isinstance(mask, Tensor) else mask
         raise wrong("mask", f"a tensor ({b} or 1, 1, {h}, {w})", found)
     if not bool(((mask == 0) | (mask == 1)).all()):
-        raise InputError("mask must be of 0 (missing) and 1 (known), it holds other values; compare it with a level first")
+        raise InputError(
+            "mask must be of 0 (missing) and 1 (known), it holds other values; compare it with a level first"
+        )
     known = mask.bool().expand(b, 1, h, w)
     if not bool(known.flatten(1).any(1).all()):
         raise InputError("mask must know at least one sample of every image, one is missing whole; 1 stands for known")

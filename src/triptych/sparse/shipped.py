@@ -27,7 +27,9 @@ def load_dictionary(path: str | Path | None = None) -> ConvDictionary:
         _refuse_pickle(path)
         tensors = store.read_tensors(path)
         if "atoms" not in tensors:
-            raise InputError(f"{path} must hold a tensor named atoms, but it holds {', '.join(sorted(tensors)) or 'none'}")
+            raise InputError(
+                f"{path} must hold a tensor named atoms, but it holds {', '.join(sorted(tensors)) or 'none'}"
+            )
         stride = tensors["stride"].tolist() if "stride" in tensors else 1
         try:
             found = ConvDictionary(tensors["atoms"].float(), whole("stride", stride))
