@@ -9,8 +9,6 @@ over the images. BM3D is PyPI's bm3d with its own settings, in an environment of
 """
 
 import argparse
-import importlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -60,18 +58,10 @@ def ours(method: str) -> Method:
 
 
 def unfolding() -> Method | None:
-    """The trained unfolding, where this version has one."""
-    if importlib.util.find_spec("triptych.sparse.unfolding") is None:
-        return None
-    import torch
+    """The trained unfolding, where its weights are there."""
+    from triptych.sparse.unfolding import SHIPPED
 
-    network = importlib.import_module("triptych.sparse.unfolding").Unfolding.load()
-
-    def run(image: np.ndarray, sigma: float) -> np.ndarray:
-        with torch.no_grad():
-            return network.denoise(torch.from_numpy(image)[None, None], sigma)[0, 0].numpy()
-
-    return run
+    return ours("unfolding") if SHIPPED.exists() else None
 
 
 def bm3d(python: str) -> Method:

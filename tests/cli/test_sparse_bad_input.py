@@ -99,7 +99,10 @@ CASES = {
     "negative sigma": (nothing, [*DENOISE, "--sigma", "-1"], "sigma must be a finite number of at least 0"),
     "sigma that is no number": (nothing, [*DENOISE, "--sigma", "nan"], "sigma must be a finite number"),
     "endless sigma": (nothing, [*DENOISE, "--sigma", "inf"], "sigma must be a finite number"),
-    "no such method": (nothing, [*DENOISE, "--method", "best"], "method must be one of shifts, plain, got 'best'"),
+    "no such method": (nothing, [*DENOISE, "--method", "best"], "method must be one of shifts, plain, unfolding, got 'best'"),
+    "a dictionary for the unfolding": (
+        nothing, [*DENOISE, "--method", "unfolding", "--model", "model"], "dictionary must be left away",
+    ),
     "negative noise of an inpainting": (mask(HALF), [*INPAINT, "m.png", "--noise", "-3"], "noise must be a finite number"),
     "negative lambda": (nothing, [*ENCODE, "--reg", "-0.1"], "reg must be a finite number above 0 and at most 1"),
     "no lambda": (nothing, [*ENCODE, "--reg", "0"], "reg must be a finite number above 0"),

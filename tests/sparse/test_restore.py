@@ -12,6 +12,7 @@ from triptych.sparse import restore, shifts
 from triptych.sparse.dictionary import ConvDictionary
 from triptych.sparse.restore import GAIN, denoise, inpaint, split
 from triptych.sparse.shipped import SHIPPED, load_dictionary, save_dictionary
+from triptych.sparse.unfolding import Unfolding
 
 needs_photographs = pytest.mark.skipif("TRIPTYCH_DATA" not in os.environ, reason="TRIPTYCH_DATA is not set")
 
@@ -96,6 +97,16 @@ def test_plain_tiles_agree_with_the_whole(monkeypatch):
     tiles = denoise(image, 12.0, D, method="plain").image
     assert float((whole - tiles).abs().max()) < 0.05 * 12
     assert float((whole - image).abs().max()) > 12
+
+
+def test_the_unfolding_is_the_network_on_its_own_scale(monkeypatch):
+    net = Unfolding(9, 3, 2, 1)
+    monkeypatch.setattr(Unfolding, "load", classmethod(lambda cls: net))
+    image = 255 * torch.rand(1, 1, 12, 13, generator=torch.Generator().manual_seed(0))
+    found = denoise(image, 20.0, method="unfolding").image
+    torch.testing.assert_close(found, 255 * net(image / 255, 20 / 255).detach())
+    with pytest.raises(InputError, match="dictionary must be left away"):
+        denoise(image, 20.0, random_dictionary(), method="unfolding")
 
 
 def test_images_of_a_batch_are_restored_one_by_one():
@@ -212,7 +223,7 @@ BAD = {
     "too small": (lambda: denoise(torch.zeros(1, 1, 7, 9), 1.0), "at least as large as the atoms (8 x 8), got 7 x 9"),
     "negative sigma": (lambda: denoise(torch.zeros(1, 1, 9, 9), -1.0), "sigma must be a finite number of at least 0"),
     "sigma of others": (lambda: denoise(torch.zeros(1, 1, 9, 9), torch.ones(2)), "sigma must be a finite number"),
-    "no such method": (lambda: denoise(torch.zeros(1, 1, 9, 9), 1.0, method="best"), "method must be one of shifts, plain"),
+    "no such method": (lambda: denoise(torch.zeros(1, 1, 9, 9), 1.0, method="best"), "method must be one of shifts, plain, unfolding"),
     "channels": (lambda: denoise(torch.zeros(1, 3, 9, 9), 1.0, random_dictionary(c=2)), "pictures of 1 or 3 channels"),
     "lines": (
         lambda: denoise(torch.zeros(1, 1, 9, 9), 1.0, ConvDictionary(torch.ones(2, 1, 4))), "pictures of 1 or 1 channels",

@@ -66,7 +66,8 @@ def denoise(
     sigma
         The standard deviation of the noise on the scale 0 to 255, of 16-bit pictures too; estimated where none is given.
     method
-        shifts: strided codes averaged over all shifts; plain: one code at stride 1, to compare.
+        shifts: strided codes averaged over all shifts; unfolding: a trained network of such codes; plain: one code at stride 1,
+        to compare.
     model
         A folder or file of a dictionary; kodak is the one that ships with triptych.
     """

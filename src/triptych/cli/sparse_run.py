@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ BAND = 1 << 24  # coefficients of dense codes that are held at a time
 LOW = {
     "shifts": "the mean of every patch, its low frequency, was split off before coding and put back",
     "plain": "the low frequencies were split off before coding and put back",
+    "unfolding": "the mean of the picture was split off before coding and put back; atoms of the network carry low frequencies",
 }
 
 
@@ -123,7 +125,8 @@ def denoised(voice: Console, image: Path, out: Path, sigma: float | None, method
         sigma = real("sigma", sigma, low=0.0)
     dictionary, picture = dictionary_of(model), raster.read(image)
     start = time.perf_counter()
-    found = denoise_images(torch.from_numpy(picture.values)[None], sigma, dictionary, method=method)
+    atoms = None if method == "unfolding" and model == SHIPPED else dictionary
+    found = denoise_images(torch.from_numpy(picture.values)[None], sigma, atoms, method=method)
     levels = [float(level) for level in found.sigma[0]]
     parts = ", ".join(f"{level:.1f}" for level in levels)
     how = "given" if sigma is not None else "estimated from the picture"
@@ -198,10 +201,10 @@ def _finish(
             "said": said,
             "sigma": found.sigma[0].tolist(),
             "low_frequencies": low,
-            "atoms_a_patch": found.atoms,
+            "atoms_a_patch": None if isnan(found.atoms) else found.atoms,
             "seconds": seconds,
         },
-        f"wrote {out}: {found.atoms:.2f} atoms a patch, {seconds:.1f} s",
+        f"wrote {out}{'' if isnan(found.atoms) else f': {found.atoms:.2f} atoms a patch'}, {seconds:.1f} s",
     )
 
 

@@ -10,6 +10,8 @@ from triptych.sparse.layer import CSCLayer
 from triptych.sparse.pursue import Pursuit, pursue
 from triptych.sparse.pursuits.omp import Ending, Matched, omp
 from triptych.sparse.pursuits.working_set import WorkingSet, working_set
+from triptych.sparse.restore import Restored, denoise, inpaint, split
+from triptych.sparse.shipped import load_dictionary
 
 __all__ = [
     "CSCLayer",
@@ -23,13 +25,18 @@ __all__ = [
     "Masked",
     "Matched",
     "Pursuit",
+    "Restored",
     "Synthesis",
     "WorkingSet",
     "certified_radius",
+    "denoise",
     "fold",
     "guarantees",
+    "inpaint",
+    "load_dictionary",
     "may_enter",
     "omp",
     "pursue",
+    "split",
     "working_set",
 ]

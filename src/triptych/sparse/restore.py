@@ -20,8 +20,9 @@ from triptych.sparse.noise import estimate_sigma
 from triptych.sparse.pursue import pursue
 from triptych.sparse.shifts import centred, filled, shifts
 from triptych.sparse.shipped import load_dictionary
+from triptych.sparse.unfolding import Unfolding
 
-METHODS = ("shifts", "plain")
+METHODS = ("shifts", "plain", "unfolding")
 GAIN = 1.06  # an estimate may leave so many standard deviations a sample
 LAMBDA = 2.7  # plain: the weight of the l1 norm, in standard deviations
 TILE = 256  # plain: samples that are coded together an axis, and beside them two atoms' size on every side
@@ -41,7 +42,8 @@ class Restored:
     image : ``(b, c, h, w)``.
     sigma : (b, c), the noise level that was given or estimated, in the units of the image. Of colour pictures whose channels
         are coded one by one: of the grey image and of the two differences of colours.
-    atoms : mean number of atoms a patch; with ``method="plain"``, an n-th part of the image's, n the samples of an atom.
+    atoms : mean number of atoms a patch; with ``method="plain"``, an n-th part of the image's, n the samples of an atom; NaN for
+        "unfolding", whose codes are not sparse to the last.
     """
 
     image: Tensor
@@ -83,12 +85,15 @@ def denoise(
     method : "shifts": every shift of the strided dictionary's grid is coded and the answers are averaged, those of fewer
         atoms with more weight. The mean of each patch, its lowest frequency, is split off before coding and put back; OMP
         takes atoms until sigma is left (Elad & Aharon, IEEE TIP 2006). "plain": basis pursuit at stride 1 of `split`'s high
-        frequencies, put back after. It denoises badly, and is there to compare.
+        frequencies, put back after. It denoises badly, and is there to compare. "unfolding": the trained network of the same
+        strided codes, `Unfolding`; it has atoms of its own, and wants images on the scale 0 to 255.
 
     Works through the image in bands, "shifts" with the same result as at once, so memory is bounded. Raises InputError for
     wrong arguments, and for images smaller than the atoms.
     """
     choice("method", method, METHODS)
+    if method == "unfolding" and dictionary is not None:
+        raise InputError('dictionary must be left away with method "unfolding", which has atoms of its own')
     dictionary = _fitting(images, dictionary)
     if not bool(images.isfinite().all()):
         raise InputError("images must be finite, got NaN or infinity; inpaint what is not known")
@@ -147,6 +152,9 @@ def inpaint(
 
 def _one(part: Tensor, sigma: Tensor, dictionary: ConvDictionary, method: str) -> tuple[Tensor, float]:
     """An image (c, h, w) without noise of (c,), and the atoms used."""
+    if method == "unfolding":
+        with torch.no_grad():
+            return 255 * Unfolding.load().to(part)(part[None] / 255, float(sigma) / 255)[0], float("nan")
     if method == "plain":
         return _plain(part, float(sigma.square().mean().sqrt()), dictionary)
     energy = GAIN**2 * float(sigma.square().sum()) * prod(dictionary.size)
