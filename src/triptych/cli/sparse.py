@@ -1,4 +1,4 @@
-"""sparse encode, denoise, inpaint, show, guarantees: convolutional sparse codes of pictures, and what they are good for."""
+"""sparse encode, denoise, inpaint, learn, show, guarantees: convolutional sparse codes of pictures, and what they are good for."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ from cyclopts import App
 
 from triptych.cli.console import Json, Whole, console
 
-# `learn` belongs here too.
 app = App(name="sparse", help="Code pictures sparsely: denoise, fill in, look at dictionaries.")
 
 MODEL = "kodak"
@@ -104,6 +103,58 @@ def inpaint(
     from triptych.cli.sparse_run import inpainted
 
     inpainted(console(json), image, mask, out, noise, model)
+
+
+@app.command
+def learn(
+    *,
+    data: Path,
+    out: Path,
+    atoms: Whole = 64,
+    size: Whole = 8,
+    stride: Whole = 1,
+    reg: float = 0.05,
+    side: Whole = 256,
+    count: Whole = 200,
+    colour: bool = False,
+    visits: Whole = 20,
+    seed: Whole = 0,
+    resume: bool = False,
+    json: Json = False,
+) -> None:
+    """Learn a dictionary from pictures. After every visit to all of them the model is written; a run that stopped goes on.
+
+    Parameters
+    ----------
+    data
+        A folder of pictures, or any data that triptych reads.
+    out
+        The folder for the model.
+    atoms
+        How many atoms.
+    size
+        Samples of an atom a side.
+    stride
+        Samples between two places of an atom.
+    reg
+        The weight of the l1 norm, as a fraction of the least at which all codes are 0.
+    side
+        Pixels a side of what is learned from: the middle of every picture.
+    count
+        The most pictures that are taken, the first in their order.
+    colour
+        Atoms of three channels; otherwise pictures are made grey.
+    visits
+        The most visits to every picture.
+    seed
+        Of the first atoms and of the order of visits.
+    resume
+        Go on from the model in ``out``, to the numbers of a run that never stopped.
+    """
+    from triptych.cli.sparse_learn import Plan, learned
+
+    plan = Plan(data, out, atoms, size, stride, reg, side, count, colour, visits, seed)
+    learned(console(json), plan, resume)
 
 
 @app.command
