@@ -25,6 +25,7 @@ COMMANDS = {
     ),
     "data": ("triptych.cli.data:app", "Look at data; fetch well-known sets."),
     "ccnn": ("triptych.cli.ccnn:app", "Fit, use and show convexified networks."),
+    "sparse": ("triptych.cli.sparse:app", "Code pictures sparsely: denoise, fill in, look at dictionaries."),
     "gan": ("triptych.cli.gan:app", "Train adversarial networks and look at what they make."),
 }
 

@@ -45,17 +45,17 @@ class Header:
 
 def header(path: Path) -> Header:
     """Read a picture's header only. Raises InputError."""
-    with _opened(path) as picture:
+    with opened(path) as picture:
         width, height = picture.size
-        if _orientation(picture) >= 5:
+        if orientation(picture) >= 5:
             width, height = height, width
-        return Header(height, width, _is_grey(picture))
+        return Header(height, width, is_grey(picture))
 
 
 def read(path: Path, *, grey: bool, size: Size | None = None) -> np.ndarray:
     """A picture's pixels, uint8 (1, h, w) where ``grey``, else (3, h, w). Raises InputError."""
-    with _opened(path) as picture:
-        turn = UPRIGHT.get(_orientation(picture))
+    with opened(path) as picture:
+        turn = UPRIGHT.get(orientation(picture))
         if size is not None and isinstance(picture, JpegImagePlugin.JpegImageFile):
             # Decode a large JPEG at the smallest scale that is still twice the side: up to 8 x faster, the same to the eye.
             picture.draft(None, (2 * size.side, 2 * size.side))
@@ -92,7 +92,7 @@ def resized(images: Images, size: Size) -> Images:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path) -> Iterator[Image.Image]:
     """The picture, every failure to decode it worded as one sentence. Raises InputError."""
     try:
         with warnings.catch_warnings():
@@ -112,7 +112,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise InputError(f"{path} could not be read as a picture ({reason[0]}); replace or remove it") from None
 
 
-def _orientation(picture: Image.Image) -> int:
+def orientation(picture: Image.Image) -> int:
     """EXIF's orientation, 1 (upright) where there is none or it is broken."""
     try:
         # Image's own method: PNG's decodes the whole picture first.
@@ -122,7 +122,7 @@ def _orientation(picture: Image.Image) -> int:
     return turn if turn in UPRIGHT else 1
 
 
-def _is_grey(picture: Image.Image) -> bool:
+def is_grey(picture: Image.Image) -> bool:
     """Whether the picture is stored as grey values; a palette is grey where all its colours are."""
     if picture.mode != "P":
         return picture.mode in GREY
