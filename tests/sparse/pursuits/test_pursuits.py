@@ -120,6 +120,14 @@ def test_certificates_are_those_of_the_dense_code_or_better(method, layout):
         assert bool((mine.lower_bound >= usual.lower_bound - 1e-12 * usual.objective).all())
 
 
+def test_what_admm_solves_exactly_bounds_the_objective_better_than_its_code():
+    coding, better = made(LAYOUTS["torus"], regs=(0.03, 0.1)), []
+    for _, found in zip(range(3), admm(coding)):
+        mine, usual = certify(coding.problem(), found), certify_densely(coding.problem(), Iterate(found.x.dense()))
+        better.append(bool((mine.lower_bound > usual.lower_bound + 0.05 * usual.gap).all()))
+    assert all(better)
+
+
 @every_stream
 def test_a_batch_is_its_problems_one_by_one_and_solved_ones_stop(method):
     coding = made(LAYOUTS["picture"], "weights, not negative", regs=(0.1, 0.2, 0.3))
