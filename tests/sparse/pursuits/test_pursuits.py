@@ -121,11 +121,10 @@ def test_certificates_are_those_of_the_dense_code_or_better(method, layout):
 
 
 def test_what_admm_solves_exactly_bounds_the_objective_better_than_its_code():
-    coding, better = made(LAYOUTS["torus"], regs=(0.03, 0.1)), []
-    for _, found in zip(range(3), admm(coding)):
-        mine, usual = certify(coding.problem(), found), certify_densely(coding.problem(), Iterate(found.x.dense()))
-        better.append(bool((mine.lower_bound > usual.lower_bound + 0.05 * usual.gap).all()))
-    assert all(better)
+    """Beside the same look at what the shrunk code leaves."""
+    for _, found in zip(range(4), admm(made(LAYOUTS["torus"], regs=(0.03, 0.1)))):
+        for one in found.walks:
+            assert one.certificate()[1] > one.judge.certificate()[1]
 
 
 @every_stream
@@ -253,17 +252,17 @@ def test_changes_of_a_sweep_do_not_meet(layout):
         return float((y - K @ x).square().sum() / 2 + (costs * x.abs()).sum())
 
     for _ in range(6):
-        before = walk.x.flatten().clone()
+        before = walk.x.T.flatten().clone()
         walk._sweep()
-        changed = (walk.x.flatten() != before).nonzero().squeeze(1)
+        changed = (walk.x.T.flatten() != before).nonzero().squeeze(1)
         alone = []
         for j in changed:
             one = before.clone()
-            one[j] = walk.x.flatten()[j]
+            one[j] = walk.x.T.flatten()[j]
             alone.append(objective(one) - objective(before))
         assert max(alone) < 0
-        assert objective(walk.x.flatten()) - objective(before) == pytest.approx(sum(alone), rel=1e-9)
-        torch.testing.assert_close(walk.c.flatten(), K.T @ (y - K @ walk.x.flatten()), rtol=1e-9, atol=1e-9)
+        assert objective(walk.x.T.flatten()) - objective(before) == pytest.approx(sum(alone), rel=1e-9)
+        torch.testing.assert_close(walk.c.T.flatten(), K.T @ (y - K @ walk.x.T.flatten()), rtol=1e-9, atol=1e-9)
         several += len(changed) > 1
     assert several or layout == "stride"
 
@@ -310,16 +309,22 @@ def test_under_a_mask_the_working_set_goes_further():
     assert auto.SHARE < float(found.codes.nonzeros[0]) / coding.start().numel() <= auto.MASKED
 
 
-def test_what_a_problem_goes_over_with_is_not_lost():
-    """The step of the change does not raise the objective of the rounds before by more than a little."""
-    coding, seen = made(LAYOUTS["torus"], regs=(0.05,)), []
+@pytest.mark.parametrize("layout", ["torus", "stride"])
+def test_what_a_problem_goes_over_with_is_not_lost(layout, monkeypatch):
+    """One iteration of the other method from the code as it is, and from 0."""
+    monkeypatch.setattr(auto, "DEFAULT", ADMM(iterations=1))
+    monkeypatch.setattr(auto, "ITERATIONS", 1)
+    coding, seen = made(LAYOUTS[layout], regs=(0.05,)), []
     solver = auto.Auto(coding)
     stream = solver(coding.problem(), coding.signals)
     while not seen or solver.method == ("working_set",):
         seen.append(float(coding.objective(next(stream).x.dense())))
     assert len(seen) == auto.ROUNDS + 1
-    assert seen[-1] <= 1.01 * seen[-2]
-    assert seen[-1] < seen[0]
+    assert seen[-1] <= 1.02 * seen[-2]
+    cold = auto._Problem(coding, 0)
+    cold._go_over()
+    cold.step()
+    assert float(coding.objective(dense(coding, cold.code())[None])) > 1.1 * seen[-1]
 
 
 @pytest.mark.parametrize("kind", ["plain", "mask"])

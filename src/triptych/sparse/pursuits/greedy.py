@@ -33,38 +33,39 @@ def greedy(coding: Coding, start: Codes | None = None) -> Generator[Lazy, Tensor
 
 
 class _Walk:
-    """Problem i: code and correlations ``(k, places)``; of every place the best change, its atom and its worth."""
+    """Problem i: code and correlations ``(places, k)``; of every place the best change, its atom and its worth."""
 
     def __init__(self, coding: Coding, i: int, start: Code | None) -> None:
         D = coding.dictionary.to(coding.signals.dtype)
         self.boundary, self.shape, self.k = D.boundary, coding.code_shape, D.n_atoms
         self.reach = tuple((n - 1) // D.stride for n in D.size)
         self.gram = D.gram().flatten(2).transpose(1, 2).contiguous()  # (k, shifts, k)
-        self.squares = D.norms.square().clamp_min(torch.finfo(D.atoms.dtype).tiny)[:, None]
+        self.squares = D.norms.square().clamp_min(torch.finfo(D.atoms.dtype).tiny)
         self.level = coding.lam()[i].to(coding.signals) / self.squares
         if (weights := weights_of(coding, i)) is not None:
-            self.level = self.level * weights.reshape(self.k, -1)
+            self.level = self.level * weights.reshape(self.k, -1).T
         self.nonnegative = coding.nonnegative
         signal = coding.signals[i : i + 1]
-        self.x = torch.zeros(self.k, prod(self.shape), dtype=signal.dtype)
+        self.x = torch.zeros(prod(self.shape), self.k, dtype=signal.dtype)
         if start is not None:
-            self.x = dense(coding, start).reshape(self.k, -1)
-            signal = signal - D.synthesise(self.x.reshape(1, self.k, *self.shape), coding.shape)
-        self.c = D.analyse(signal)[0].reshape(self.k, -1).clone()
+            x = dense(coding, start)
+            self.x = x.reshape(self.k, -1).T.contiguous()
+            signal = signal - D.synthesise(x[None], coding.shape)
+        self.c = D.analyse(signal)[0].reshape(self.k, -1).T.contiguous()
         self.worth, self.change = torch.zeros(2, prod(self.shape), dtype=signal.dtype)
         self.atom = torch.zeros(prod(self.shape), dtype=torch.int64)
         self._look(slice(None))
 
     def _look(self, places: Tensor | slice) -> None:
         """The best change at some places, every coefficient at its own optimum: the one with the largest ‖change · atom‖."""
-        x = self.x[:, places]
-        level = self.level if self.level.shape[1] == 1 else self.level[:, places]
-        moved = x + self.c[:, places] / self.squares
+        x = self.x[places]
+        level = self.level if self.level.ndim == 1 else self.level[places]
+        moved = x + self.c[places] / self.squares
         new = (moved - level).clamp_min(0) if self.nonnegative else moved - moved.clamp(-level, level)
         change = new - x
-        self.worth[places], atom = (change.abs() * self.squares.sqrt()).max(0)
+        self.worth[places], atom = (change.abs() * self.squares.sqrt()).max(1)
         self.atom[places] = atom
-        self.change[places] = change.gather(0, atom[None])[0]
+        self.change[places] = change.gather(1, atom[:, None])[:, 0]
 
     def step(self) -> None:
         """A few sweeps."""
@@ -81,11 +82,13 @@ class _Walk:
         if len(chosen) > 1:
             chosen = self._apart(chosen)
         atom, change = self.atom[chosen], self.change[chosen]
-        self.x[atom, chosen] += change
+        self.x[chosen, atom] += change
         around, inside = self._around(chosen)
         moved = self.gram[atom] * change[:, None, None]  # (chosen, shifts, k)
-        self.c.index_add_(1, around[inside], -moved[inside].T.contiguous())
-        self._look(around[inside].unique())
+        self.c.index_add_(0, around[inside], moved[inside], alpha=-1)
+        touched = torch.zeros(len(self.c), dtype=torch.bool)
+        touched[around[inside]] = True
+        self._look(touched.nonzero().squeeze(1))
 
     def _spread(self, x: Tensor) -> Tensor:
         """The largest value within the reach of an atom, axis by axis."""
@@ -118,9 +121,10 @@ class _Walk:
 
     def code(self) -> Code:
         """The code as it is."""
-        x = self.x.flatten()
-        index = x.nonzero().squeeze(1)
-        return index, x[index]
+        place, atom = self.x.nonzero().unbind(1)
+        index = atom * len(self.x) + place
+        order = index.argsort()
+        return index[order], self.x[place, atom][order]
 
     def dual(self) -> None:
         """None of its own."""
