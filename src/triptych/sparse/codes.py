@@ -49,7 +49,8 @@ class Codes:
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:
         """The codes as one tensor ``(b, k, *code_shape)``, in their own dtype where none is named."""
         dtype = dtype or (self.value[0].dtype if self.value else torch.get_default_dtype())
-        out = torch.zeros(len(self), prod(self.shape), dtype=dtype)
+        device = self.value[0].device if self.value else None
+        out = torch.zeros(len(self), prod(self.shape), dtype=dtype, device=device)
         for row, index, value in zip(out, self.index, self.value):
             row[index] = value.to(dtype)
         return out.reshape(-1, *self.shape)

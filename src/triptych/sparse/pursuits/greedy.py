@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from triptych.check import InputError
 from triptych.sparse.codes import Codes
 from triptych.sparse.coding import Coding
-from triptych.sparse.pursuits.referee import Lazy, stream
+from triptych.sparse.pursuits.referee import Code, Lazy, begun, dense, stream, weights_of
 
-SWEEPS = 5  # rounds of changes that count as a step
+SWEEPS = 20  # rounds of changes that count as a step
 
 
 def greedy(coding: Coding, start: Codes | None = None) -> Generator[Lazy, Tensor | None, None]:
@@ -29,45 +29,38 @@ def greedy(coding: Coding, start: Codes | None = None) -> Generator[Lazy, Tensor
     D = coding.dictionary
     if D.boundary == "circular" and any(2 * ((n - 1) // D.stride) + 1 > m for n, m in zip(D.size, coding.code_shape)):
         raise InputError("greedy needs circular signals of at least twice an atom's size; use fista or working_set")
-    return stream(coding, lambda i: _Walk(coding, i, start))
+    return stream(coding, lambda i: _Walk(coding, i, begun(coding, start, i)))
 
 
 class _Walk:
     """Problem i: code and correlations ``(k, places)``; of every place the best change, its atom and its worth."""
 
-    def __init__(self, coding: Coding, i: int, start: Codes | None) -> None:
+    def __init__(self, coding: Coding, i: int, start: Code | None) -> None:
         D = coding.dictionary.to(coding.signals.dtype)
         self.boundary, self.shape, self.k = D.boundary, coding.code_shape, D.n_atoms
         self.reach = tuple((n - 1) // D.stride for n in D.size)
         self.gram = D.gram().flatten(2).transpose(1, 2).contiguous()  # (k, shifts, k)
         self.squares = D.norms.square().clamp_min(torch.finfo(D.atoms.dtype).tiny)[:, None]
         self.level = coding.lam()[i].to(coding.signals) / self.squares
-        if coding.weights is not None:
-            weights = coding.weights.to(coding.signals).expand(len(coding.signals), *coding.weights.shape[1:])[i]
-            self.level = self.level * weights.expand(self.k, *self.shape).reshape(self.k, -1)
+        if (weights := weights_of(coding, i)) is not None:
+            self.level = self.level * weights.reshape(self.k, -1)
         self.nonnegative = coding.nonnegative
         signal = coding.signals[i : i + 1]
         self.x = torch.zeros(self.k, prod(self.shape), dtype=signal.dtype)
         if start is not None:
-            self.x = start.dense(signal.dtype)[i].reshape(self.k, -1)
+            self.x = dense(coding, start).reshape(self.k, -1)
             signal = signal - D.synthesise(self.x.reshape(1, self.k, *self.shape), coding.shape)
         self.c = D.analyse(signal)[0].reshape(self.k, -1).clone()
-        self.worth, self.atom, self.change = (torch.zeros(prod(self.shape), dtype=kind) for kind in self._kinds())
+        self.worth, self.change = torch.zeros(2, prod(self.shape), dtype=signal.dtype)
+        self.atom = torch.zeros(prod(self.shape), dtype=torch.int64)
         self._look(slice(None))
 
-    def _kinds(self) -> tuple[torch.dtype, ...]:
-        return self.x.dtype, torch.int64, self.x.dtype
-
     def _look(self, places: Tensor | slice) -> None:
-        """The best change at some places: the one that lowers the objective of that coefficient most."""
+        """The best change at some places, every coefficient at its own optimum: the one with the largest ‖change · atom‖."""
         x = self.x[:, places]
         level = self.level if self.level.shape[1] == 1 else self.level[:, places]
         moved = x + self.c[:, places] / self.squares
-        new = (
-            (moved - level).clamp_min(0)
-            if self.nonnegative
-            else moved - torch.minimum(torch.maximum(moved, -level), level)
-        )
+        new = (moved - level).clamp_min(0) if self.nonnegative else moved - moved.clamp(-level, level)
         change = new - x
         self.worth[places], atom = (change.abs() * self.squares.sqrt()).max(0)
         self.atom[places] = atom
@@ -123,8 +116,11 @@ class _Walk:
             inside = (inside[:, :, None] & there[:, None, :]).flatten(1)
         return flat, inside
 
-    def code(self) -> tuple[Tensor, Tensor]:
-        """Places in the flat ``(k, *code_shape)``, and values (m,)."""
+    def code(self) -> Code:
+        """The code as it is."""
         x = self.x.flatten()
         index = x.nonzero().squeeze(1)
         return index, x[index]
+
+    def dual(self) -> None:
+        """None of its own."""

@@ -13,9 +13,7 @@ from triptych.check import InputError, real, whole, wrong
 from triptych.sparse.codes import Codes
 from triptych.sparse.coding import Coding
 from triptych.sparse.guarantees import Guarantees, guarantees
-from triptych.sparse.pursuits.placed import Placed
-
-PLACES = 1 << 12  # places whose products with all atoms are made together
+from triptych.sparse.pursuits.placed import PLACES, Placed
 
 
 class Ending(Enum):

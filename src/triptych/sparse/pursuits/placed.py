@@ -2,8 +2,10 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
+import torch
 from scipy.sparse import csc_matrix
 from torch import Tensor
 
@@ -11,6 +13,8 @@ from triptych.sparse.dictionary import ConvDictionary
 
 Index = np.ndarray
 CHUNK = 1 << 14  # placed atoms that are written together
+PLACES = 1 << 12  # places whose products with all atoms are made together: they stay in the processor's own memory
+FEW = 0.02  # the share of placed atoms up to which their columns are written out one by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,37 @@ class Placed:
         if len(active) * taps < np.iinfo(np.int32).max:
             pointers = pointers.astype(np.int32)
         return csc_matrix((values.ravel(), where.ravel(), pointers), shape=(D.channels * h * w, len(active)))
+
+    def synthesis(self, active: Index, x: np.ndarray) -> np.ndarray:
+        """D x, flat, float64, for coefficients (m,) of placed atoms in rising order: column by column, or place by place."""
+        if len(active) > FEW * self.dictionary.n_atoms * prod(self.places):
+            return self._laid(active, x)
+        z = np.zeros(self.dictionary.channels * prod(self.shape))
+        for start in range(0, len(active), CHUNK):
+            part = slice(start, start + CHUNK)
+            z += self.columns(active[part]).astype(np.float64) @ x[part].astype(np.float64)
+        return z
+
+    def _laid(self, active: Index, x: np.ndarray) -> np.ndarray:
+        """`synthesis` for many: the patches of some places are one product of matrices, laid over each other."""
+        D, s, (n1, n2), (h, w) = self.dictionary, self.dictionary.stride, self.size, self.shape
+        k, columns = D.n_atoms, self.places[1]
+        atoms = D.atoms.flatten(1).double()
+        over = torch.zeros(D.channels, h + n1 - 1, w + n2 - 1, dtype=torch.float64)
+        high = max(1, PLACES // columns)
+        for top in range(0, self.places[0], high):
+            rows = min(high, self.places[0] - top)
+            first, last = np.searchsorted(active, (top * columns * k, (top + rows) * columns * k))
+            dense = torch.zeros(rows * columns * k, dtype=torch.float64)
+            dense[torch.from_numpy(active[first:last] - top * columns * k)] = torch.from_numpy(x[first:last]).double()
+            patches = (dense.view(-1, k) @ atoms).view(rows, columns, D.channels, n1, n2).permute(2, 3, 4, 0, 1)
+            for dy in range(n1):
+                down = slice(top * s + dy, (top + rows - 1) * s + dy + 1, s)
+                for dx in range(n2):
+                    over[:, down, dx : (columns - 1) * s + dx + 1 : s] += patches[:, dy, dx]
+        over[:, : n1 - 1] += over[:, h:]
+        over[:, :, : n2 - 1] += over[:, :, w:]
+        return over[:, :h, :w].flatten().numpy()
 
     def patches(self, signal: Tensor, rows: slice, columns: slice) -> Tensor:
         """What the atoms at some places see of a signal ``(c, h, w)``, one place a row, (places, c · taps)."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from triptych.sparse.codes import Codes
 from triptych.sparse.coding import Coding
-from triptych.sparse.pursuits.referee import Lazy, stream
+from triptych.sparse.pursuits.referee import Code, Lazy, begun, dense, stream, weights_of
 
 INNER = 4  # proximal steps of a place's own problem, each time that it is its turn
 
@@ -21,13 +21,13 @@ def slices(coding: Coding, start: Codes | None = None) -> Generator[Lazy, Tensor
     The splitting into slices: Papyan, Romano, Sulam & Elad, ICCV 2017. Differs: places are visited in turn, as Zisselman, Sulam &
     Elad do (LoBCoD, CVPR 2019), instead of alternating directions between slices and signal; so the objective never rises.
     """
-    return stream(coding, lambda i: _Walk(coding, i, start))
+    return stream(coding, lambda i: _Walk(coding, i, begun(coding, start, i)))
 
 
 class _Walk:
     """Problem i: code (rows, columns, k) and residual, mask · y - mask · D x, ``(c, h, w)``; lines have one row."""
 
-    def __init__(self, coding: Coding, i: int, start: Codes | None) -> None:
+    def __init__(self, coding: Coding, i: int, start: Code | None) -> None:
         D, line = coding.dictionary.to(coding.signals.dtype), len(coding.shape) == 1
         shape = (1, *coding.shape) if line else coding.shape
         self.places = (1, *coding.code_shape) if line else coding.code_shape
@@ -41,16 +41,14 @@ class _Walk:
             mask = coding.mask.to(coding.signals).expand_as(coding.signals)
             self.mask = mask[i].reshape(D.channels, *shape)
         self.level = coding.lam()[i].to(coding.signals) * self.step_size
-        if coding.weights is not None:
-            weights = coding.weights.to(coding.signals).expand(len(coding.signals), *coding.weights.shape[1:])[i]
-            weights = weights.expand(self.k, *coding.code_shape).reshape(self.k, *self.places)
-            self.level = self.level * weights.permute(1, 2, 0)
+        if (weights := weights_of(coding, i)) is not None:
+            self.level = self.level * weights.reshape(self.k, *self.places).permute(1, 2, 0)
         self.rest = coding.target[i].reshape(D.channels, *shape).clone()
         self.x = coding.signals.new_zeros(*self.places, self.k)
         if start is not None:
-            dense = start.dense(self.x.dtype)[i : i + 1]
-            self.x = dense.reshape(self.k, *self.places).permute(1, 2, 0).contiguous()
-            z = D.synthesise(dense, coding.shape)[0].reshape(self.rest.shape)
+            x = dense(coding, start)
+            self.x = x.reshape(self.k, *self.places).permute(1, 2, 0).contiguous()
+            z = D.synthesise(x[None], coding.shape)[0].reshape(self.rest.shape)
             self.rest -= z if self.mask is None else self.mask * z
         self.turns = list(product(*(self._apart(axis) for axis in range(2))))
 
@@ -95,9 +93,12 @@ class _Walk:
         self.x[here] = x
         self.rest[window] = patches.reshape(len(rows), len(columns), -1, *self.size).permute(2, 0, 1, 3, 4)
 
-    def code(self) -> tuple[Tensor, Tensor]:
-        """Places in the flat ``(k, *code_shape)``, and values (m,)."""
+    def code(self) -> Code:
+        """The code as it is."""
         place, atom = self.x.reshape(-1, self.k).nonzero().unbind(1)
         index = atom * prod(self.places) + place
         order = index.argsort()
         return index[order], self.x.reshape(-1, self.k)[place, atom][order]
+
+    def dual(self) -> None:
+        """None of its own."""

@@ -18,9 +18,8 @@ from triptych.check import InputError, whole
 from triptych.convex import Certificate, Iterate, Problem
 from triptych.sparse.codes import Codes
 from triptych.sparse.coding import Coding
-from triptych.sparse.pursuits.placed import CHUNK, Index, Placed
+from triptych.sparse.pursuits.placed import CHUNK, PLACES, Index, Placed
 
-PLACES = 1 << 12  # places whose products with all atoms are made together: they stay in the processor's own memory
 FIRST, MORE = 2, 2  # sweeps of the first round, and how many more each round has
 EASED = 4  # rounds from one certificate by a second look to the next
 FEW = 1000  # places whose correlations are made once more in float64
@@ -143,17 +142,18 @@ class Active:
         index = atom * prod(self.shape[1:]) + place
         return torch.from_numpy(index[kept]), torch.from_numpy(self.x[kept])
 
-    def certificate(self) -> tuple[float, float]:
-        """The objective and a lower bound on the least one: the residual is the dual point, scaled into the feasible set.
+    def certificate(self, theta: Tensor | None = None) -> tuple[float, float]:
+        """The objective and a lower bound on the least one, from a dual point ``(c, h, w)`` scaled into the feasible set.
 
-        Every ``EASED``-th round a second dual point is looked at, scaled down only near the atoms that are wrong.
+        None: the residual. Every ``EASED``-th round a second point is looked at, scaled down only near the atoms that are wrong.
         """
         r = self.residual
         penalty = float(np.abs(self.x).astype(np.float64) @ self._weights().astype(np.float64))
-        look = self._looked()
-        bound = max(0.0, self._dual(r, look.bound))
+        look = self._looked() if theta is None else self._made(theta)
+        theta = r if theta is None else theta
+        bound = max(0.0, self._dual(theta, look.bound))
         if self.rounds % EASED == 0 and look.bound > self.lam > 0:
-            eased = r * self._ease(look.best)
+            eased = theta * self._ease(look.best)
             bound = max(bound, self._dual(eased, self._made(eased).bound))
         return float(r.flatten() @ r.flatten()) / 2 + self.lam * penalty, bound
 
@@ -221,11 +221,12 @@ class Active:
 
     def synthesis(self, columns: csc_matrix | None = None) -> np.ndarray:
         """D x, flat, float64; ``columns`` are those of the active atoms where they are at hand."""
+        if columns is None:
+            return self.placed.synthesis(self.active, self.x)
         z = np.zeros(self.target.numel())
         for start in range(0, len(self.active), CHUNK):
             part = slice(start, start + CHUNK)
-            K = self.placed.columns(self.active[part]) if columns is None else columns[:, part]
-            z += K.astype(np.float64) @ self.x[part].astype(np.float64)
+            z += columns[:, part].astype(np.float64) @ self.x[part].astype(np.float64)
         return z
 
     def _resolve(self, mask: np.ndarray | None, columns: csc_matrix | None) -> None:
