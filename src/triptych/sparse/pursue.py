@@ -12,7 +12,7 @@ from triptych.sparse.codes import Codes
 from triptych.sparse.coding import Coding
 from triptych.sparse.pursuits import referee, working_set
 from triptych.sparse.pursuits.admm import admm
-from triptych.sparse.pursuits.auto import Auto
+from triptych.sparse.pursuits.auto import SEARCH, Auto
 from triptych.sparse.pursuits.greedy import greedy
 from triptych.sparse.pursuits.slices import slices
 
@@ -52,8 +52,8 @@ def pursue(
 
     ``method``:
 
-    - "auto": a working set; a problem whose code turns out not to be sparse goes over to "admm", or "fista" under a mask; on other
-      devices than the CPU it is "fista" from the start;
+    - "auto": a working set; a problem whose code turns out not to be sparse goes over to "admm", or "fista" under a mask or with
+      a stride of more than 2; on other devices than the CPU it is "fista" from the start;
     - "working_set": for codes of which few coefficients are not 0, in memory that grows with those few; needs ``reg`` above 0;
     - "admm": all coefficients at once in the Fourier domain, a step is 10 iterations; for dense codes without a mask;
     - "fista": all coefficients at once, on any device;
@@ -72,7 +72,7 @@ def pursue(
     problem, b = coding.problem(), len(coding.signals)
     limits = {"tol": tol, "max_steps": max_steps, "relative": True, "progress": progress}
     if method == "fista" or device.type != "cpu":
-        found = solve(problem, fista, coding.start(), **limits)
+        found = solve(problem, lambda problem, x: fista(problem, x, SEARCH), coding.start(), **limits)
         return Pursuit(Codes.of(found.x), found, ("fista",) * b)
     solver, certify = _solver(coding, method)
     start = torch.zeros(b, 1, dtype=coding.signals.dtype)

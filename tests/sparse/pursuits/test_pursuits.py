@@ -1,6 +1,7 @@
 """Every pursuit of basis pursuit against scikit-learn's lasso on the dense dictionary, and the laws that all of them keep."""
 
 import warnings
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +14,7 @@ from triptych.check import InputError
 from triptych.convex import Iterate, solve
 from triptych.convex import certify as certify_densely
 from triptych.sparse import Codes, Coding, ConvDictionary, pursue
-from triptych.sparse.pursuits import auto as auto_module
+from triptych.sparse.pursuits import auto
 from triptych.sparse.pursuits import placed as placed_module
 from triptych.sparse.pursuits.admm import ADMM, Alternating, admm
 from triptych.sparse.pursuits.greedy import _Walk as Greedy
@@ -262,50 +263,62 @@ def test_changes_of_a_sweep_do_not_meet(layout):
 # The pursuit that looks first
 
 
-def test_sparse_codes_stay_with_the_working_set_and_dense_ones_go_over(monkeypatch):
+def test_sparse_codes_stay_with_the_working_set_and_dense_ones_go_over():
     """One batch, two problems, two methods; both are the lasso's."""
-    monkeypatch.setattr(auto_module, "MANY", 12)
-    coding = made(LAYOUTS["torus"], regs=(0.9, 0.1))
+    coding = made(LAYOUTS["torus"], regs=(0.8, 0.1))
     found = pursue(coding, tol=1e-6)
     assert found.method == ("working_set", "admm")
     assert found.converged
-    assert len(found.codes.index[0]) <= 12 < len(found.codes.index[1])
+    shares = found.codes.nonzeros / (4 * 12 * 14)
+    assert float(shares[0]) <= auto.SHARE < float(shares[1])
     for i in range(2):
         assert float(found.solution.objective[i]) == pytest.approx(lasso(coding, i), rel=2e-6)
 
 
-def test_under_a_mask_dense_codes_go_over_to_fista(monkeypatch):
-    monkeypatch.setattr(auto_module, "MANY", 12)
-    coding = made(LAYOUTS["stride"], "mask")
-    found = pursue(coding, tol=1e-6)
-    assert found.method == ("fista", "fista")
+@pytest.mark.parametrize(
+    ("layout", "kind", "method"),
+    [
+        ("picture", "plain", "admm"),
+        ("line with a stride", "plain", "admm"),
+        ("stride", "plain", "fista"),
+        ("stride", "mask", "fista"),
+        ("line", "mask", "fista"),
+    ],
+)
+def test_dense_codes_go_over_to_the_method_that_knows_them(layout, kind, method):
+    coding = made(LAYOUTS[layout], kind, regs=(0.05,))
+    if layout == "line":
+        coding = replace(coding, dictionary=replace(coding.dictionary, atoms=coding.dictionary.atoms[:2]), weights=None)
+    found = pursue(coding, tol=1e-6, max_steps=3000)
+    assert found.method == (method,)
     assert found.converged
-    for i in range(2):
-        assert float(found.solution.objective[i]) == pytest.approx(lasso(coding, i), rel=2e-6)
+    assert float(found.solution.objective[0]) == pytest.approx(lasso(coding, 0), rel=2e-6)
 
 
-def test_what_a_problem_goes_over_with_is_not_lost(monkeypatch):
+def test_under_a_mask_the_working_set_goes_further():
+    coding = made(LAYOUTS["picture"], "mask", regs=(0.3,))
+    found = pursue(coding, tol=1e-6)
+    assert found.method == ("working_set",)
+    assert auto.SHARE < float(found.codes.nonzeros[0]) / coding.start().numel() <= auto.MASKED
+
+
+def test_what_a_problem_goes_over_with_is_not_lost():
     """The step of the change does not raise the objective of the rounds before by more than a little."""
-    monkeypatch.setattr(auto_module, "MANY", 30)
     coding, seen = made(LAYOUTS["torus"], regs=(0.05,)), []
-    solver = auto_module.Auto(coding)
+    solver = auto.Auto(coding)
     stream = solver(coding.problem(), coding.signals)
     while not seen or solver.method == ("working_set",):
         seen.append(float(coding.objective(next(stream).x.dense())))
-    assert len(seen) > 1
+    assert len(seen) == auto.ROUNDS + 1
     assert seen[-1] <= 1.01 * seen[-2]
     assert seen[-1] < seen[0]
 
 
-def test_small_problems_stay_with_the_working_set_however_dense():
-    assert pursue(made(LAYOUTS["torus"], regs=(0.02,))).method == ("working_set",)
-
-
 @pytest.mark.parametrize("kind", ["plain", "mask"])
 def test_without_a_penalty_it_is_least_squares(kind):
-    coding = made(LAYOUTS["stride"], kind, regs=(0.0, 0.3))
+    coding = made(LAYOUTS["stride"], kind, regs=(0.0, 0.6))
     found = pursue(coding, max_steps=400, tol=1e-9)
-    assert found.method == ("admm" if kind == "plain" else "fista", "working_set")
+    assert found.method[0] == "fista"
     K, y = coding.dictionary.matrix(coding.shape), coding.target[0].flatten()
     if kind == "mask":
         K = coding.mask.expand_as(coding.signals)[0].flatten()[:, None] * K
@@ -313,6 +326,15 @@ def test_without_a_penalty_it_is_least_squares(kind):
     assert least > 1
     assert float(found.solution.objective[0]) == pytest.approx(least, rel=1e-6)
     assert float(found.solution.objective[1]) == pytest.approx(lasso(coding, 1), rel=1e-8)
+
+
+def test_fista_in_single_precision_does_not_drift():
+    """Predictions that are only ever added to lose the gap of codes this dense; made anew now and then they do not."""
+    D = ConvDictionary(torch.randn(8, 1, 8, 8, generator=rng(0)), 2).normalise()
+    signals = torch.randn(1, 1, 40, 40, generator=rng(1)).cumsum(2).cumsum(3)
+    signals -= signals.mean()
+    found = pursue(Coding(D, signals, 0.01), "fista", tol=1e-3, max_steps=1000)
+    assert found.converged
 
 
 def test_progress_sees_every_certificate():

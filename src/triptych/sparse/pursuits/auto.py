@@ -6,22 +6,28 @@ from math import prod
 import torch
 from torch import Tensor
 
-from triptych.convex import Problem, fista
+from triptych.convex import LineSearch, Problem, fista
 from triptych.sparse.coding import Coding
 from triptych.sparse.pursuits.admm import DEFAULT, Alternating
 from triptych.sparse.pursuits.referee import Code, Judged, Lazy, Walk, dense, steps
 from triptych.sparse.pursuits.working_set import Active, WorkingSet
 
-SHARE = 0.015  # of all coefficients, that are active: from there on the working set goes no further
-MANY = 20_000  # active coefficients that it solves for whatever their share
+ROUNDS = 6  # of the working set, before its size says much
+SHARE = (
+    0.05  # of all coefficients, that are not 0: from there on the working set is slower than ADMM or, strided, FISTA
+)
+MASKED = 0.2  # the same, against FISTA under a mask with short strides
+STRIDE = 2  # the largest at which ADMM, which knows no places between, is not slower than FISTA
 ITERATIONS = 10  # of FISTA, that count as a step
+SEARCH = LineSearch(refresh=20)  # in float32 the predictions drift, and the gap with them
 
 
 class Auto:
     """A solver for `triptych.convex.solve` with ``certify=referee.certify``; ``method`` says, a problem, what it has come to.
 
-    Every problem begins with rounds of a working set. When more than ``MANY`` coefficients are active, and more than ``SHARE``
-    of all, it goes over to ADMM, or under a mask to FISTA, from the code that it has. Without a penalty it does so at once.
+    Every problem begins with a working set. When after ``ROUNDS`` rounds, or later, more than ``SHARE`` of all coefficients are
+    not 0 (``MASKED`` under a mask), it goes over from the code that it has: to ADMM, or under a mask or with a long stride to
+    FISTA. Without a penalty it does so at once.
     """
 
     def __init__(self, coding: Coding) -> None:
@@ -44,7 +50,7 @@ class Accelerated:
     def __init__(self, coding: Coding, i: int, start: Code) -> None:
         one = coding.take(torch.arange(len(coding.signals)) == i)
         self.x = dense(coding, start)
-        self.stream = fista(one.problem(), self.x[None])
+        self.stream = fista(one.problem(), self.x[None], SEARCH)
 
     def step(self) -> None:
         """Some iterations."""
@@ -66,6 +72,9 @@ class _Problem:
 
     def __init__(self, coding: Coding, i: int) -> None:
         self.coding, self.i, self.method = coding, i, "working_set"
+        short = coding.dictionary.stride <= STRIDE
+        self.other_method = "admm" if short and coding.mask is None else "fista"
+        self.share = MASKED if short and coding.mask is not None else SHARE
         self.active = Active(coding, i, WorkingSet())
         self.other: Judged | None = None
         if self.active.lam == 0 and bool((self.active.target != 0).any()):
@@ -73,22 +82,25 @@ class _Problem:
 
     def step(self) -> None:
         """A round, or a step of the other method."""
-        if self.other is None:
-            count = len(self.active.active)
-            if count > max(MANY, SHARE * prod(self.active.shape)):
-                self._go_over()
+        if self.other is None and self.active.rounds >= ROUNDS and self._dense():
+            self._go_over()
         if self.other is None:
             self.active.round()
         else:
             self.other.step()
 
+    def _dense(self) -> bool:
+        """Whether so much of the code is not 0 that another method is faster."""
+        return len(self.active.code()[0]) > self.share * prod(self.active.shape)
+
     def _go_over(self) -> None:
         """The method for dense codes, from the code as it is."""
+        self.method, start = self.other_method, self.active.code()
         walk: Walk
-        if self.coding.mask is None:
-            self.method, walk = "admm", Alternating(self.coding, self.i, DEFAULT, self.active.code())
+        if self.method == "admm":
+            walk = Alternating(self.coding, self.i, DEFAULT, start)
         else:
-            self.method, walk = "fista", Accelerated(self.coding, self.i, self.active.code())
+            walk = Accelerated(self.coding, self.i, start)
         self.other = Judged(walk, self.active)
 
     def code(self) -> Code:
