@@ -5,6 +5,7 @@ not clipped, seeded by the image's number; sigma is given to all methods. PSNR =
 over the images. BM3D is PyPI's bm3d with its own settings, in an environment of its own: pip install bm3d.
 
     python benchmarks/denoising.py --data FOLDER [--sigmas 15 25 50] [--images N] [--peer-python PYTHON] [--out FILE.json]
+                                   [--methods default BM3D]
     python benchmarks/denoising.py --smoke         (one small image made here)
 """
 
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 SUFFIXES = {".png", ".jpg", ".jpeg"}
+METHODS = ("plain l1", "default", "unfolding", "BM3D")
 Method = Callable[[np.ndarray, float], np.ndarray]
 
 
@@ -93,6 +95,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--sigmas", type=float, nargs="+", default=[15.0, 25.0, 50.0])
     parser.add_argument("--images", type=int, help="the first ones only")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--peer-python")
     parser.add_argument("--out", type=Path, help="all numbers as JSON")
     parser.add_argument("--smoke", action="store_true")
@@ -113,7 +116,8 @@ def main() -> None:
     found: dict[str, dict[str, list[float]]] = {}
     print(f"{len(images)} images; PSNR in dB, seconds an image")
     print(f"{'':10}" + "".join(f"{f'sigma {sigma:g}':>18}" for sigma in args.sigmas), flush=True)
-    for name, method in {"noisy": lambda image, sigma: image, **methods}.items():
+    chosen = {name: methods[name] for name in METHODS if name in args.methods}
+    for name, method in {"noisy": lambda image, sigma: image, **chosen}.items():
         if method is None:
             print(f"{name:10}not run", flush=True)
             continue

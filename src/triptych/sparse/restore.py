@@ -143,7 +143,7 @@ def inpaint(
         levels = seen[:, here]
         level = max(GAIN * noise, tol * float(levels.max() - levels.min()))
         found, used = filled(seen, here, level, dictionary)
-        out[i, j] = found if noise else torch.where(here, seen, found)
+        out[i, j] = found
         atoms.append(used)
     image = back(out)
     image = image if noise else torch.where(known, images, image)

@@ -52,7 +52,7 @@ class Unfolding(nn.Module):
         if noise.shape not in ((), (1,), (len(y),)) or not bool((noise.isfinite() & (noise > 0)).all()):
             raise wrong("sigma", "a finite number above 0, or one for every picture", sigma)
         noise = noise.expand(len(y)).reshape(-1, 1, 1, 1)
-        chosen = list(product(range(self.stride), repeat=2)) if shifts is None else list(shifts)
+        chosen = list(product(range(self.stride), range(self.stride))) if shifts is None else list(shifts)
         mean = y.mean((2, 3), keepdim=True)
         total = torch.zeros_like(y)
         for shift in chosen:
@@ -68,11 +68,10 @@ class Unfolding(nn.Module):
         z = mirrored(y, sides)
         A, B, C = (part.flatten(1) for part in (self.analysis, self.synthesis, self.readout))
         away = (sigma[:, 0] / MIDDLE).log()
-        x: Tensor | None = None
+        x = A @ F.unfold(z, self.size, stride=self.stride)
         for t in range(self.steps):
-            rest = z if x is None else z - self._laid(B.T @ x, z.shape)
-            move = A @ F.unfold(rest, self.size, stride=self.stride)
-            x = move if x is None else x + move
+            if t:
+                x = x + A @ F.unfold(z - self._laid(B.T @ x, z.shape), self.size, stride=self.stride)
             level = sigma[:, 0] * torch.exp(self.level[t, :, None] + self.slope[t, :, None] * away)
             x = x - torch.minimum(torch.maximum(x, -level), level)
         found = self._laid(C.T @ x, z.shape)
