@@ -120,11 +120,14 @@ def test_certificates_are_those_of_the_dense_code_or_better(method, layout):
         assert bool((mine.lower_bound >= usual.lower_bound - 1e-12 * usual.objective).all())
 
 
-def test_what_admm_solves_exactly_bounds_the_objective_better_than_its_code():
-    """Beside the same look at what the shrunk code leaves."""
-    for _, found in zip(range(4), admm(made(LAYOUTS["torus"], regs=(0.03, 0.1)))):
-        for one in found.walks:
-            assert one.certificate()[1] > one.judge.certificate()[1]
+@pytest.mark.parametrize("layout", ["torus", "picture", "circle"])
+def test_for_dense_codes_what_admm_solves_exactly_bounds_better_than_its_code(layout):
+    """Beside the same look at what the shrunk code leaves, after the first steps."""
+    for step, found in zip(range(5), admm(made(LAYOUTS[layout], regs=(0.03,)))):
+        one = found.walks[0]
+        objective, mine = one.certificate()
+        usual = one.judge.certificate()[1]
+        assert step == 0 or mine > usual + 0.1 * (objective - usual)
 
 
 @every_stream
@@ -324,7 +327,7 @@ def test_what_a_problem_goes_over_with_is_not_lost(layout, monkeypatch):
     cold = auto._Problem(coding, 0)
     cold._go_over()
     cold.step()
-    assert float(coding.objective(dense(coding, cold.code())[None])) > 1.1 * seen[-1]
+    assert float(coding.objective(dense(coding, cold.code())[None])) > 1.02 * max(seen[-2:])
 
 
 @pytest.mark.parametrize("kind", ["plain", "mask"])

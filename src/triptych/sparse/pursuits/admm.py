@@ -108,7 +108,7 @@ class Alternating:
         for _ in range(self.settings.iterations - 1):
             self._iterate()
         ratio = self._iterate(measured=True)
-        # rho times the solve is y - D x' for the exact x', whose correlations are nearer to their bounds than those of x
+        # rho times the solve is y - D x' for the exact x'; where codes are dense its correlations are nearer to their bounds
         self.theta = self.rho * torch.fft.irfftn(self.rest, s=self.shape, dim=self.axes)
         self._balance(ratio)
 
