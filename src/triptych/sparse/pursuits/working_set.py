@@ -224,8 +224,7 @@ class Active:
         if columns is None:
             return self.placed.synthesis(self.active, self.x)
         z = np.zeros(self.target.numel())
-        for start in range(0, len(self.active), CHUNK):
-            part = slice(start, start + CHUNK)
+        for part in (slice(start, start + CHUNK) for start in range(0, len(self.active), CHUNK)):
             z += columns[:, part].astype(np.float64) @ self.x[part].astype(np.float64)
         return z
 
