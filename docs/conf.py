@@ -28,11 +28,13 @@ myst_heading_anchors = 3
 
 default_role = "code"  # docstrings write names in single backticks
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True}
+# scikit-learn gives estimators these where a method has more arguments than X and y; their docstrings refer to its own pages
+REQUESTS = "set_fit_request, set_partial_fit_request, set_transform_request, set_score_request"
+autodoc_default_options = {"members": True, "exclude-members": REQUESTS}
 smartquotes = False
 nitpicky = True
 # The inventories of other projects lie on the network: their names stay plain.
-nitpick_ignore_regex = [("py:.*", r"(torch|numpy|sklearn|collections|contextlib|pathlib|enum|os)\..*|ArrayLike")]
+nitpick_ignore_regex = [("py:.*", r"(torch|numpy|scipy|sklearn|collections|contextlib|pathlib|enum|os)\..*|ArrayLike")]
 
 HEADING = re.compile(r"-{4,}")
 ENTRY = re.compile(r"(\w+(?:, \w+)*) : (.+)")

@@ -23,7 +23,7 @@ class Statistics:
     pairs : float64 tensor ``(k, k, 2 q + 1, ...)``: sum over places p of x_i(p) · x_j(p + t), laid out as `ConvDictionary.gram`.
     patches : float64 tensor ``(k, c, *size)``: sum over places p of x_i(p) · (what an atom at p sees of y).
     energy : ½ ‖y‖².
-    penalty : λ Σ weights |x|.
+    penalty : ``λ Σ weights |x|``.
 
     Mairal, Bach, Ponce & Sapiro, JMLR 2010 (the sums A and B of Algorithm 1); convolutional: Liu, Garcia-Cardona, Wohlberg &
     Yin, SIAM J. Imaging Sci. 2018.
