@@ -131,6 +131,9 @@ class Course:
             self.write(saved)
         self.take_up(saved, str(found[-1]) if found else "the start")
         self.cut()
+        if self.engine.main:
+            with self.disk():  # a kill after the last checkpoint was written may have left one too many
+                checkpoint.prune(self.folder, self.every.keep)
 
     def take_up(self, saved: checkpoint.Checkpoint | None, where: str) -> None:
         """Bring players, guard and rollbacks of every process to the main one's checkpoint."""

@@ -73,6 +73,21 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(whole_run, tmp_path, st
     assert files(finished(tmp_path / "run", stops=(stop,))) == files(whole_run)
 
 
+def test_a_kill_between_the_last_checkpoint_and_the_removal_of_old_ones(whole_run, tmp_path, monkeypatch):
+    """Resumed, the run that has nothing left to do removes what it was about to."""
+    prune, kills = checkpoint.prune, []
+
+    def killed(folder, keep):
+        if (folder / whole_run.checkpoint().name).exists() and not kills:
+            kills.append(len(checkpoint.listed(folder)))
+            raise Stopped
+        prune(folder, keep)
+
+    monkeypatch.setattr(checkpoint, "prune", killed)
+    assert files(finished(tmp_path / "run", stops=(10**6,))) == files(whole_run)
+    assert kills == [len(whole_run.checkpoints) + 1]
+
+
 def test_stopped_many_times_with_convolutions_and_falling_rates(tmp_path):
     net, falling = DCGAN(width=4), replace(ADAM, fall="linear")
     rules = replace(RULES, generator_optimiser=falling, critic_optimiser=replace(falling, kind="rmsprop"))
