@@ -1,9 +1,11 @@
 """`CSCLayer` against other solvers, its gradients against finite differences, and as a module among modules."""
 
 import copy
+import warnings
 
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from triptych.check import InputError
@@ -91,6 +93,76 @@ def test_one_step_is_the_convolution_it_was_made_from(norm):
     assert bool((layer.lam < 0).any())
 
 
+@pytest.mark.parametrize(("padding", "zeros"), [(1, (1, 1)), ("same", (1, 2)), ((2, 0), (2, 0))])
+def test_a_convolution_keeps_its_padding(padding, zeros):
+    """One step is the convolution; solved, it codes the signal with its zeros; what is synthesised has the signal's shape."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(1, 4, (3, 5), padding=padding).to(F64)
+    y = torch.randn(2, 1, 8, 9, dtype=F64)
+    layer = CSCLayer.from_conv(conv, steps=1)
+    torch.testing.assert_close(layer(y) * lipschitz_bound(layer.dictionary), torch.relu(conv(y)))
+    assert f"padding={zeros}" in repr(layer)
+    solved = CSCLayer.from_conv(conv, steps=20_000, implicit=True, tol=1e-12)
+    x = solved(y).detach()
+    around = torch.zeros(2, 1, 8 + 2 * zeros[0], 9 + 2 * zeros[1], dtype=F64)
+    inner = (..., slice(zeros[0], zeros[0] + 8), slice(zeros[1], zeros[1] + 9))
+    around[inner] = y
+    D, lam = solved.dictionary, solved.lam.detach().reshape(-1, 1, 1)
+    slope = D.analyse(around - D.synthesise(x, around.shape[2:])) - lam
+    assert float(slope.max()) < 1e-9
+    assert float(slope[x > 0].abs().max()) < 1e-9
+    torch.testing.assert_close(solved.synthesise(x), D.synthesise(x, around.shape[2:])[inner])
+    torch.testing.assert_close(solved.synthesise(x, (8, 9)), solved.synthesise(x))
+    with pytest.raises(InputError, match="padding is the convolution's"):
+        CSCLayer.from_conv(conv, padding=0)
+
+
+def test_what_has_not_settled_says_so():
+    layer, y = made(CASES["picture"], implicit=True, steps=3, tol=1e-9)
+    with pytest.warns(ConvergenceWarning, match="codes have not settled"):
+        x = layer(y)
+    with pytest.warns(ConvergenceWarning, match="gradients have not settled"):
+        x.sum().backward()
+    layer, y = made(CASES["picture"], implicit=True, tol=1e-9)
+    assert layer.steps == 1000
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer(y).sum().backward()
+
+
+def test_second_derivatives_of_the_solved_layer_are_refused():
+    layer, y = made(CASES["picture"], implicit=True)
+    (slope,) = torch.autograd.grad(layer(y.requires_grad_()).square().sum(), y, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_half_precision(implicit):
+    """bfloat16 and float16 by type, bfloat16 by autocast: the same codes and gradients but for their rounding."""
+    layer, y = made(CASES["picture"], implicit=implicit, tol=1e-4)
+    layer, y = layer.float(), y.float()
+
+    def run(layer, y):
+        layer.zero_grad()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            x = layer(y)
+            x.float().square().sum().backward()
+        return x.detach().float(), layer.weight.grad.float()
+
+    def near(found, exact):
+        return all(float((a - b).norm() / b.norm()) < 0.1 for a, b in zip(found, exact))
+
+    exact = run(layer, y)
+    for dtype in (torch.bfloat16, torch.float16):
+        assert copy.deepcopy(layer).to(dtype)(y.to(dtype)).dtype == dtype
+        assert near(run(copy.deepcopy(layer).to(dtype), y.to(dtype)), exact)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = run(layer, y)
+    assert near(found, exact)
+
+
 def test_more_steps_lower_the_objective_of_a_converted_layer():
     torch.manual_seed(0)
     conv, y = nn.Conv2d(1, 6, 5), torch.randn(2, 1, 12, 12)
@@ -108,7 +180,7 @@ def test_it_learns_as_part_of_a_network():
     """Two classes of bumps, told apart by a layer and a linear read-out, both ways of differentiating."""
     for implicit in (False, True):
         torch.manual_seed(0)
-        layer = CSCLayer(1, 4, 5, ndim=1, steps=200 if implicit else 5, implicit=implicit, lam=0.05, tol=1e-5)
+        layer = CSCLayer(1, 4, 5, ndim=1, steps=1000 if implicit else 5, implicit=implicit, lam=0.05, tol=1e-3)
         net = nn.Sequential(layer, nn.Flatten(), nn.Linear(4 * 16, 2))
         y = torch.arange(40) % 2
         signals = 0.1 * torch.randn(40, 1, 20)
@@ -163,6 +235,8 @@ BAD = {
     "a boundary": ({"boundary": "same"}, "boundary"),
     "no tolerance": ({"tol": 0.0}, "tol"),
     "volumes": ({"ndim": 3}, "ndim"),
+    "padding below 0": ({"padding": -1}, "padding"),
+    "padding of three axes": ({"padding": (1, 1, 1)}, "padding"),
 }
 
 

@@ -27,7 +27,12 @@ class Folded:
 
     def pad(self, x: Tensor) -> Tensor:
         """x with its zeros around it: the signal whose code the convolution's output begins."""
-        return F.pad(x, [side for p in reversed(self.padding) for side in (p, p)])
+        return padded(x, self.padding)
+
+
+def padded(x: Tensor, padding: tuple[int, ...]) -> Tensor:
+    """x ``(b, c, *shape)`` with so many zeros on either side of every axis."""
+    return F.pad(x, [side for p in reversed(padding) for side in (p, p)])
 
 
 def fold(conv: Conv, norm: Norm | None = None) -> Folded:

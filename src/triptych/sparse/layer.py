@@ -1,16 +1,20 @@
 """`CSCLayer`: sparse coding as a layer of a network, unrolled or solved, with gradients for atoms and thresholds."""
 
+import warnings
 from collections.abc import Sequence
 from math import cos, pi, prod
 from typing import Any
 
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from triptych.check import InputError, choice, real, whole, wrong
 from triptych.sparse.dictionary import BOUNDARIES, ConvDictionary, aliased
-from triptych.sparse.fold import fold
+from triptych.sparse.fold import fold, padded
 
+UNROLLED, SOLVED = 10, 1000  # steps by default
 GRID = 8  # frequencies of the code on which a spectrum is looked at, for each place that an atom reaches
 
 
@@ -22,16 +26,18 @@ class CSCLayer(nn.Module):
     channels, n_atoms : c and k.
     size : samples of an atom on every axis; one number or a tuple of one (lines) or two (pictures).
     stride, boundary : see `ConvDictionary`.
-    steps : accelerated proximal steps from 0. One step is a convolution, a bias and a ReLU, times a step size.
-    implicit : go on until nothing changes by more than ``tol`` (at most ``steps`` steps), without a tape, and differentiate
-        the solution itself: memory does not grow with the steps.
+    steps : accelerated proximal steps from 0, 10 by default. One step is a convolution, a bias and a ReLU, times a step size.
+    implicit : go on until nothing changes by more than ``tol`` (at most ``steps`` steps, by default 1,000), without a tape, and
+        differentiate the solution itself: memory does not grow with the steps. Where the steps do not suffice, or those of
+        the gradient's linear system, a ConvergenceWarning says so. Second derivatives raise an error.
     nonnegative : whether x >= 0. ``lam`` may then also be below 0: minus the bias of a convolution.
     lam : the first value of every atom's weight.
     tol : relative, of ``implicit``.
     ndim : 1 for lines, 2 for pictures, where ``size`` is one number.
+    padding : zeros put around signals on every axis, as a convolution does; one number or a tuple. They are coded with them.
 
-    Shapes: ``(b, c, *shape)`` -> ``(b, k, *code_shape)``. Parameters: ``weight (k, c, *size)``, ``lam (k,)``. Raises InputError
-    for wrong values. Unrolled: Gregor & LeCun, ICML 2010; convolutional: Sreter & Giryes, ICASSP 2018. Implicit: Mairal, Bach &
+    Shapes: ``(b, c, *shape)`` -> ``(b, k, *code_shape)``. Parameters: ``weight (k, c, *size)``, ``lam (k,)``. Any floating-point
+    type, autocast too; step sizes and solutions are computed in float32 at least. Raises InputError for wrong values. Unrolled: Gregor & LeCun, ICML 2010; convolutional: Sreter & Giryes, ICASSP 2018. Implicit: Mairal, Bach &
     Ponce, IEEE TPAMI 2012, Proposition 1.
     """
 
@@ -43,12 +49,13 @@ class CSCLayer(nn.Module):
         *,
         stride: int = 1,
         boundary: str = "valid",
-        steps: int = 10,
+        steps: int | None = None,
         implicit: bool = False,
         nonnegative: bool = True,
         lam: float = 0.1,
         tol: float = 1e-6,
         ndim: int = 2,
+        padding: int | Sequence[int] = 0,
     ) -> None:
         super().__init__()
         sizes = (whole("size", size),) * whole("ndim", ndim, high=2) if isinstance(size, int) else tuple(size)
@@ -56,8 +63,13 @@ class CSCLayer(nn.Module):
             raise wrong("size", "a whole number, or a tuple of one or two", size)
         shape = (whole("n_atoms", n_atoms), whole("channels", channels), *(whole("size", n) for n in sizes))
         self.stride, self.boundary = whole("stride", stride), choice("boundary", boundary, BOUNDARIES)
-        self.steps, self.implicit, self.nonnegative = whole("steps", steps), bool(implicit), bool(nonnegative)
+        self.implicit, self.nonnegative = bool(implicit), bool(nonnegative)
+        self.steps = (SOLVED if implicit else UNROLLED) if steps is None else whole("steps", steps)
         self.tol = real("tol", tol, above=0.0)
+        around = (padding,) * len(sizes) if isinstance(padding, int) else tuple(padding)
+        if len(around) != len(sizes):
+            raise wrong("padding", f"a whole number, or a tuple of {len(sizes)}", padding)
+        self.padding = tuple(whole("padding", p, low=0) for p in around)
         self.weight = nn.Parameter(torch.randn(shape) / prod(shape[1:]) ** 0.5)
         self.lam = nn.Parameter(torch.full((shape[0],), real("lam", lam, low=0.0)))
 
@@ -65,17 +77,21 @@ class CSCLayer(nn.Module):
     def from_conv(cls, conv: nn.Conv1d | nn.Conv2d, batchnorm: nn.Module | None = None, **options: Any) -> "CSCLayer":
         """The layer whose first step is ReLU(batchnorm(conv(y))), times a step size; ``options`` as of the class.
 
-        Codes are not negative, lam is minus the bias, of either sign. Raises InputError as `fold` does.
+        Codes are not negative, lam is minus the bias, of either sign, and the padding is the convolution's. Raises
+        InputError as `fold` does.
         """
         folded = fold(conv, batchnorm)  # pyright: ignore[reportArgumentType]
         D = folded.dictionary
-        layer = cls(D.channels, D.n_atoms, D.size, stride=D.stride, boundary=D.boundary, **options)
+        fixed: dict[str, Any] = {"stride": D.stride, "boundary": D.boundary, "padding": folded.padding}
+        for name in fixed.keys() & options.keys():
+            raise InputError(f"{name} is the convolution's; leave it away")
+        layer = cls(D.channels, D.n_atoms, D.size, **fixed, **options)
         if not layer.nonnegative:
             raise InputError("a convolution and its ReLU are codes that are not negative; leave nonnegative=True")
         with torch.no_grad():
             layer.weight.copy_(D.atoms)
             layer.lam.copy_(-folded.bias)
-        return layer.to(D.atoms.dtype)
+        return layer.to(D.atoms)
 
     @property
     def dictionary(self) -> ConvDictionary:
@@ -84,18 +100,25 @@ class CSCLayer(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """Codes ``(b, k, *code_shape)`` of signals ``(b, c, *shape)``."""
+        y = padded(y, self.padding) if any(self.padding) else y
         if self.implicit:
-            return _Solution.apply(y, self.weight, self.lam, self)  # pyright: ignore[reportReturnType]
+            held = self.weight.dtype
+            enough = held if held.itemsize > 2 else torch.float32  # the last steps are smaller than halves can tell
+            with torch.autocast(y.device.type, enabled=False):
+                return _Solution.apply(*(t.to(enough) for t in (y, self.weight, self.lam)), self).to(held)  # pyright: ignore
         return self.unrolled(y, self.weight, self.lam, self.steps)[0]
 
     def synthesise(self, codes: Tensor, shape: Sequence[int] | None = None) -> Tensor:
-        """D codes, ``(b, c, *shape)``, with gradients for atoms and codes."""
-        return self._with(self.weight).synthesise(codes, shape)
+        """D codes, ``(b, c, *shape)``, with gradients for atoms and codes; what falls on the padding is cut off."""
+        if shape is not None:
+            shape = tuple(n + 2 * p for n, p in zip(shape, self.padding, strict=True))
+        full = self._with(self.weight).synthesise(codes, shape)
+        return full[..., *(slice(p, n - p) for p, n in zip(self.padding, full.shape[2:]))]
 
     def unrolled(self, y: Tensor, weight: Tensor, lam: Tensor, steps: int, tol: float = 0.0) -> tuple[Tensor, int]:
-        """Codes after some steps, fewer where they change by no more than ``tol``, relative; and how many were made."""
+        """Codes after some steps, and how many: fewer where they change by at most ``tol``, relative, 0 where they never do."""
         D = self._with(weight)
-        step = 1 / lipschitz_bound(D)
+        step = (1 / lipschitz_bound(D)).to(weight.dtype)
         level = (lam if self.nonnegative else lam.clamp_min(0)).reshape(-1, *(1,) * (y.ndim - 2)) * step
         x, v, t = self._shrunk(step * D.analyse(y), level), None, 1.0
         v = x
@@ -109,13 +132,14 @@ class CSCLayer(nn.Module):
             following = (1 + (1 + 4 * t * t) ** 0.5) / 2
             v = new + ((t - 1) / following) * (new - x)
             x, t = new, following
-        return x, steps
+        return x, 0 if tol else steps
 
     def extra_repr(self) -> str:
         """The settings, in the printed network."""
         k, c, *size = self.weight.shape
+        around = f", padding={self.padding}" if any(self.padding) else ""
         how = f"implicit, tol={self.tol:g}" if self.implicit else f"steps={self.steps}"
-        return f"{c}, {k}, size={tuple(size)}, stride={self.stride}, boundary={self.boundary}, {how}"
+        return f"{c}, {k}, size={tuple(size)}, stride={self.stride}, boundary={self.boundary}, {how}{around}"
 
     def _with(self, weight: Tensor) -> ConvDictionary:
         """A dictionary of these atoms that carries their gradients."""
@@ -132,17 +156,22 @@ class _Solution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, weight: Tensor, lam: Tensor, layer: CSCLayer) -> Tensor:
-        x, _ = layer.unrolled(y, weight, lam, layer.steps, layer.tol)
+        x, settled = layer.unrolled(y, weight, lam, layer.steps, layer.tol)
+        if not settled:
+            _unsettled(f"codes have not settled to tol={layer.tol:g} in {layer.steps} steps")
         ctx.layer = layer
         ctx.save_for_backward(y, weight, lam, x)
         return x
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         """With A the active set and u = (D_A* D_A)⁻¹ g: the gradient of ⟨D u, y - D x⟩ - Σ lam ⟨u, sign x⟩ at fixed u, x."""
         y, weight, lam, x = ctx.saved_tensors
         layer: CSCLayer = ctx.layer
-        u = _solved(layer._with(weight), x, outputs[0], y.shape[2:], layer.tol, layer.steps)
+        u, settled = _solved(layer._with(weight), x, outputs[0], y.shape[2:], layer.tol, layer.steps)
+        if not settled:
+            _unsettled(f"gradients have not settled to tol={layer.tol:g} in {layer.steps} steps")
         with torch.enable_grad():
             inputs = [t.detach().requires_grad_() for t in (y, weight, lam)]
             D = layer._with(inputs[1])
@@ -153,8 +182,10 @@ class _Solution(torch.autograd.Function):
         return *(g if needed else None for g, needed in zip(gradients, ctx.needs_input_grad)), None
 
 
-def _solved(D: ConvDictionary, x: Tensor, g: Tensor, shape: Sequence[int], tol: float, steps: int) -> Tensor:
-    """(D_A* D_A)⁻¹ g_A by conjugate gradients, every signal with its own step, A where x is not 0.
+def _solved(
+    D: ConvDictionary, x: Tensor, g: Tensor, shape: Sequence[int], tol: float, steps: int
+) -> tuple[Tensor, bool]:
+    """(D_A* D_A)⁻¹ g_A by conjugate gradients, every signal with its own step, A where x is not 0; and whether they settled.
 
     Where columns of A depend on each other the code has no derivative; what lies along such directions is left out.
     """
@@ -168,12 +199,16 @@ def _solved(D: ConvDictionary, x: Tensor, g: Tensor, shape: Sequence[int], tol: 
         curvature, length = (p * q).sum(axes, keepdim=True), (p * p).sum(axes, keepdim=True)
         going = (curvature > flat * length) & (old > enough)
         if not bool(going.any()):
-            break
+            return u, True
         move = torch.where(going, old / curvature.clamp_min(tiny), 0.0)
         u, r = u + move * p, r - move * q
         new = (r * r).sum(axes, keepdim=True)
         p, old = torch.where(going, r + new / old.clamp_min(tiny) * p, 0.0), new
-    return u
+    return u, False
+
+
+def _unsettled(what: str) -> None:
+    warnings.warn(f"CSCLayer: {what}; give more steps, a larger tol or a larger lam", ConvergenceWarning, stacklevel=2)
 
 
 def lipschitz_bound(D: ConvDictionary) -> Tensor:
@@ -185,7 +220,8 @@ def lipschitz_bound(D: ConvDictionary) -> Tensor:
     """
     reach = [max(1, (n - 1) // D.stride) for n in D.size]
     period = [max(GRID * q, -(-n // D.stride)) * D.stride for q, n in zip(reach, D.size)]
-    B = aliased(torch.fft.fftn(D.atoms, s=period, dim=D.axes), D.stride)
+    atoms = D.atoms if D.atoms.dtype in (torch.float32, torch.float64) else D.atoms.float()
+    B = aliased(torch.fft.fftn(atoms, s=period, dim=D.axes), D.stride)
     small = B @ B.mH if B.shape[1] <= B.shape[2] else B.mH @ B
     largest = torch.linalg.eigvalsh(small)[:, -1].max()
     return largest / D.stride ** len(period) / cos(pi / GRID) ** len(period)
