@@ -24,7 +24,8 @@ from triptych.sparse.unfolding import Unfolding
 
 METHODS = ("shifts", "plain", "unfolding")
 GAIN = 1.06  # an estimate may leave so many standard deviations a sample
-LAMBDA = 2.7  # plain: the weight of the l1 norm, in standard deviations
+LAMBDA, POWER = 3.2, 0.6  # plain: the weight of the l1 norm is LAMBDA sigma (sigma / std)^POWER, std of what is coded
+NOISE = 0.9  # plain: no std below so many sigma, a little less than white noise leaves there
 TILE = 256  # plain: samples that are coded together an axis, and beside them two atoms' size on every side
 PLAIN_TOL = 1e-2
 SMOOTH = 5.0
@@ -166,6 +167,7 @@ def _plain(part: Tensor, sigma: float, dictionary: ConvDictionary) -> tuple[Tens
     """Basis pursuit of an image's (c, h, w) high frequencies, tile by tile."""
     D = ConvDictionary(centred(dictionary).reshape(-1, *dictionary.atoms.shape[1:]))
     low, high = split(part[None])
+    lam = LAMBDA * sigma * (sigma / max(float(high.std()), NOISE * sigma)) ** POWER
     found, used = torch.empty_like(high), 0
     h, w = part.shape[1:]
     for top in range(0, h, TILE):
@@ -173,7 +175,7 @@ def _plain(part: Tensor, sigma: float, dictionary: ConvDictionary) -> tuple[Tens
             (rows, inner_rows), (columns, inner_columns) = (
                 _tile(start, stop, n) for start, stop, n in zip((top, left), (h, w), D.size)
             )
-            coding = Coding(D, high[..., rows, columns].contiguous(), LAMBDA * sigma, "absolute")
+            coding = Coding(D, high[..., rows, columns].contiguous(), lam, "absolute")
             codes = pursue(coding, tol=PLAIN_TOL).codes
             tile = coding.reconstruct(codes.dense())[..., inner_rows, inner_columns]
             found[..., top : top + TILE, left : left + TILE] = tile
