@@ -252,5 +252,7 @@ def test_signals_that_do_not_fit_are_refused():
         layer(torch.zeros(1, 2, 8, 8))
     with pytest.raises(InputError, match="at least as large as the atoms"):
         layer(torch.zeros(1, 1, 2, 2))
+    with pytest.raises(InputError, match="shape must be"):
+        layer.synthesise(torch.zeros(1, 2, 6, 6), (8, 8, 8))
     with pytest.raises(InputError, match="not negative"):
         CSCLayer.from_conv(nn.Conv2d(1, 2, 3), nonnegative=False)

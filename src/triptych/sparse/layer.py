@@ -110,8 +110,8 @@ class CSCLayer(nn.Module):
 
     def synthesise(self, codes: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """D codes, ``(b, c, *shape)``, with gradients for atoms and codes; what falls on the padding is cut off."""
-        if shape is not None:
-            shape = tuple(n + 2 * p for n, p in zip(shape, self.padding, strict=True))
+        if shape is not None and len(shape) == len(self.padding):
+            shape = tuple(n + 2 * p for n, p in zip(shape, self.padding))
         full = self._with(self.weight).synthesise(codes, shape)
         return full[..., *(slice(p, n - p) for p, n in zip(self.padding, full.shape[2:]))]
 
