@@ -180,7 +180,7 @@ def test_it_learns_as_part_of_a_network():
     """Two classes of bumps, told apart by a layer and a linear read-out, both ways of differentiating."""
     for implicit in (False, True):
         torch.manual_seed(0)
-        layer = CSCLayer(1, 4, 5, ndim=1, steps=1000 if implicit else 5, implicit=implicit, lam=0.05, tol=1e-3)
+        layer = CSCLayer(1, 4, 5, ndim=1, steps=5000 if implicit else 5, implicit=implicit, lam=0.05, tol=1e-5)
         net = nn.Sequential(layer, nn.Flatten(), nn.Linear(4 * 16, 2))
         y = torch.arange(40) % 2
         signals = 0.1 * torch.randn(40, 1, 20)

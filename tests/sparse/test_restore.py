@@ -178,7 +178,7 @@ def test_noise_of_known_samples_is_taken_off():
 
 
 @needs_photographs
-def test_a_photograph_gains_by_shifts_over_one_plain_code():
+def test_a_textured_photograph_gains_by_shifts_over_one_plain_code():
     truth = photograph(128, number=20)
     noisy = truth + 25 * noise(*truth.shape, dtype=torch.float32)
     shifts, plain = denoise(noisy, 25.0).image, denoise(noisy, 25.0, method="plain").image

@@ -37,8 +37,9 @@ class CSCLayer(nn.Module):
     padding : zeros put around signals on every axis, as a convolution does; one number or a tuple. They are coded with them.
 
     Shapes: ``(b, c, *shape)`` -> ``(b, k, *code_shape)``. Parameters: ``weight (k, c, *size)``, ``lam (k,)``. Any floating-point
-    type, autocast too; step sizes and solutions are computed in float32 at least. Raises InputError for wrong values. Unrolled: Gregor & LeCun, ICML 2010; convolutional: Sreter & Giryes, ICASSP 2018. Implicit: Mairal, Bach &
-    Ponce, IEEE TPAMI 2012, Proposition 1.
+    type, autocast too; step sizes and solutions are computed in float32 at least. Raises InputError for wrong values.
+    Unrolled: Gregor & LeCun, ICML 2010; convolutional: Sreter & Giryes, ICASSP 2018. Implicit: Mairal, Bach & Ponce, IEEE
+    TPAMI 2012, Proposition 1.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class CSCLayer(nn.Module):
         y = padded(y, self.padding) if any(self.padding) else y
         if self.implicit:
             held = self.weight.dtype
-            enough = held if held.itemsize > 2 else torch.float32  # the last steps are smaller than halves can tell
+            enough = torch.promote_types(held, torch.float32)  # the last steps are smaller than halves can tell
             with torch.autocast(y.device.type, enabled=False):
                 return _Solution.apply(*(t.to(enough) for t in (y, self.weight, self.lam)), self).to(held)  # pyright: ignore
         return self.unrolled(y, self.weight, self.lam, self.steps)[0]
@@ -115,8 +116,8 @@ class CSCLayer(nn.Module):
         full = self._with(self.weight).synthesise(codes, shape)
         return full[..., *(slice(p, n - p) for p, n in zip(self.padding, full.shape[2:]))]
 
-    def unrolled(self, y: Tensor, weight: Tensor, lam: Tensor, steps: int, tol: float = 0.0) -> tuple[Tensor, int]:
-        """Codes after some steps, and how many: fewer where they change by at most ``tol``, relative, 0 where they never do."""
+    def unrolled(self, y: Tensor, weight: Tensor, lam: Tensor, steps: int, tol: float = 0.0) -> tuple[Tensor, bool]:
+        """Codes after some steps, fewer where they change by at most ``tol``, relative; and whether they came to that."""
         D = self._with(weight)
         step = (1 / lipschitz_bound(D)).to(weight.dtype)
         level = (lam if self.nonnegative else lam.clamp_min(0)).reshape(-1, *(1,) * (y.ndim - 2)) * step
@@ -128,11 +129,11 @@ class CSCLayer(nn.Module):
                 if bool(((v - new) * (new - x)).sum() > 0):  # the momentum points uphill (O'Donoghue & Candès 2015)
                     t = 1.0
                 if bool((new - x).norm() <= tol * new.norm()) and made > 1:
-                    return new, made + 1
+                    return new, True
             following = (1 + (1 + 4 * t * t) ** 0.5) / 2
             v = new + ((t - 1) / following) * (new - x)
             x, t = new, following
-        return x, 0 if tol else steps
+        return x, False
 
     def extra_repr(self) -> str:
         """The settings, in the printed network."""
@@ -220,7 +221,7 @@ def lipschitz_bound(D: ConvDictionary) -> Tensor:
     """
     reach = [max(1, (n - 1) // D.stride) for n in D.size]
     period = [max(GRID * q, -(-n // D.stride)) * D.stride for q, n in zip(reach, D.size)]
-    atoms = D.atoms if D.atoms.dtype in (torch.float32, torch.float64) else D.atoms.float()
+    atoms = D.atoms.to(torch.promote_types(D.atoms.dtype, torch.float32))
     B = aliased(torch.fft.fftn(atoms, s=period, dim=D.axes), D.stride)
     small = B @ B.mH if B.shape[1] <= B.shape[2] else B.mH @ B
     largest = torch.linalg.eigvalsh(small)[:, -1].max()
