@@ -24,6 +24,7 @@ from triptych.sparse.unfolding import Unfolding
 
 METHODS = ("shifts", "plain", "unfolding")
 GAIN = 1.06  # an estimate may leave so many standard deviations a sample
+MEETS = 3.6  # or so many standard deviations of what an atom meets
 LAMBDA, POWER = 3.2, 0.6  # plain: the weight of the l1 norm is LAMBDA sigma (sigma / std)^POWER, std of what is coded
 NOISE = 0.9  # plain: no std below so many sigma, a little less than white noise leaves there
 TILE = 256  # plain: samples that are coded together an axis, and beside them two atoms' size on every side
@@ -85,9 +86,10 @@ def denoise(
         ships with the package.
     method : "shifts": every shift of the strided dictionary's grid is coded and the answers are averaged, those of fewer
         atoms with more weight. The mean of each patch, its lowest frequency, is split off before coding and put back; OMP
-        takes atoms until sigma is left (Elad & Aharon, IEEE TIP 2006). "plain": basis pursuit at stride 1 of `split`'s high
-        frequencies, put back after. It denoises badly, and is there to compare. "unfolding": the trained network of the same
-        strided codes, `Unfolding`; it has atoms of its own, and wants images on the scale 0 to 255.
+        takes atoms until sigma is left (Elad & Aharon, IEEE TIP 2006); beside it, until no atom meets more than noise; the
+        mean of both counts. "plain": basis pursuit at stride 1 of `split`'s high frequencies, put back after. It denoises
+        badly, and is there to compare. "unfolding": the trained network of the same strided codes, `Unfolding`; it has atoms
+        of its own, and wants images on the scale 0 to 255.
 
     Works through the image in bands, "shifts" with the same result as at once, so memory is bounded. Raises InputError for
     wrong arguments, and for images smaller than the atoms.
@@ -159,7 +161,7 @@ def _one(part: Tensor, sigma: Tensor, dictionary: ConvDictionary, method: str) -
     if method == "plain":
         return _plain(part, float(sigma.square().mean().sqrt()), dictionary)
     energy = GAIN**2 * float(sigma.square().sum()) * prod(dictionary.size)
-    found, _, used = shifts(part, dictionary, energy)
+    found, _, used = shifts(part, dictionary, energy, MEETS * float(sigma.square().mean().sqrt()))
     return found, used
 
 

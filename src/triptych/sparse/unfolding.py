@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from triptych.check import InputError, whole, wrong
+from triptych.sparse.dictionary import ConvDictionary
 from triptych.store import read_tensors, write_tensors
 
 MIDDLE = 25 / 255  # the noise at which the two numbers of a threshold part
@@ -34,7 +35,11 @@ class Unfolding(nn.Module):
         self.size, self.steps = whole("size", size), whole("steps", steps)
         self.stride = whole("stride", stride, high=size)
         atoms = first_atoms(whole("n_atoms", n_atoms), size)
-        self.analysis = nn.Parameter(0.25 * atoms)  # atoms overlap fourfold at most: a step that does not diverge
+        periodic = ConvDictionary(atoms, stride, "circular")
+        period = stride * -(-4 * size // stride)
+        self.analysis = nn.Parameter(
+            atoms / periodic.lipschitz((period, period))
+        )  # as ISTA: a step that does not diverge
         self.synthesis = nn.Parameter(atoms.clone())
         self.readout = nn.Parameter(atoms.clone())
         self.level = nn.Parameter(torch.full((steps, n_atoms), -0.5))
@@ -73,7 +78,7 @@ class Unfolding(nn.Module):
             if t:
                 x = x + A @ F.unfold(z - self._laid(B.T @ x, z.shape), self.size, stride=self.stride)
             level = sigma[:, 0] * torch.exp(self.level[t, :, None] + self.slope[t, :, None] * away)
-            x = x - torch.minimum(torch.maximum(x, -level), level)
+            x = F.relu(x - level) - F.relu(-x - level)
         found = self._laid(C.T @ x, z.shape)
         return found[:, :, sides[2] : sides[2] + y.shape[2], sides[0] : sides[0] + y.shape[3]]
 

@@ -4,7 +4,7 @@ import torch
 from sklearn.linear_model import orthogonal_mp
 
 from triptych.check import InputError
-from triptych.sparse.pursuits.disjoint import omp_disjoint
+from triptych.sparse.pursuits.disjoint import omp_disjoint, omp_disjoint_twice
 
 
 def problem(patches=40, d=16, k=30, seed=0):
@@ -61,6 +61,26 @@ def test_free_patterns_are_fitted_first_and_not_counted():
     high = omp_disjoint(y - low, atoms, torch.zeros(len(y)).double(), 3)
     torch.testing.assert_close(fits.estimate, low + high.estimate)
     assert (fits.atoms == 3).all()
+
+
+def test_a_second_rule_stops_where_no_atom_meets_much():
+    """Of the two rules now one, now the other stops first; both are on scikit-learn's path."""
+    y, atoms, generator = problem(patches=60)
+    energy = 60 * torch.rand(len(y), generator=generator, dtype=torch.float64)
+    unit = (atoms / atoms.norm(dim=1, keepdim=True)).numpy()
+    first, second = omp_disjoint_twice(y, atoms, energy, 2.5, 12)
+    alone = omp_disjoint(y, atoms, energy, 12)
+    assert torch.equal(first.atoms, alone.atoms)
+    torch.testing.assert_close(first.estimate, alone.estimate)
+    for i in range(len(y)):
+        count, fit = 0, np.zeros(16)
+        while np.abs(unit @ (y[i].numpy() - fit)).max() > 2.5 and count < 12:
+            count += 1
+            fit = orthogonal_mp(unit.T, y[i].numpy(), n_nonzero_coefs=count) @ unit
+        assert int(second.atoms[i]) == count
+        np.testing.assert_allclose(second.estimate[i].numpy(), fit, atol=1e-8)
+    assert (first.atoms < second.atoms).any()
+    assert (first.atoms > second.atoms).any()
 
 
 def test_many_patches_are_their_problems_one_by_one():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from triptych.check import InputError, whole, wrong
+from triptych.check import InputError, real, whole, wrong
 
 TOGETHER = 8192  # patches that are coded at a time
 DEPENDENT = 0.05  # an atom of which so little is new, or known, is not taken
@@ -39,6 +39,31 @@ def omp_disjoint(
     All coefficients are fitted anew with each atom, by orthogonalising it to those before. Raises InputError where the shapes
     do not fit. Pati, Rezaiifar & Krishnaprasad, Asilomar 1993; with an error to reach: Elad & Aharon, IEEE TIP 2006.
     """
+    return _fits(patches, atoms, energy, None, most, mask, free)[0]
+
+
+def omp_disjoint_twice(
+    patches: Tensor, atoms: Tensor, energy: Tensor, correlation: float, most: int, *, free: Tensor | None = None
+) -> tuple[Fits, Fits]:
+    """What `omp_disjoint` gives at ``energy``, and where no atom of norm 1 meets more than ``correlation`` in what is left.
+
+    One path of atoms serves both: of the two rules now one, now the other stops first. Their mean is better than either.
+    """
+    correlation = real("correlation", correlation, low=0.0)
+    first, second = _fits(patches, atoms, energy, correlation, most, None, free)
+    return first, second
+
+
+def _fits(
+    patches: Tensor,
+    atoms: Tensor,
+    energy: Tensor,
+    correlation: float | None,
+    most: int,
+    mask: Tensor | None,
+    free: Tensor | None,
+) -> list[Fits]:
+    """Codes by one rule to stop or by two."""
     p, d = patches.shape
     if atoms.ndim != 2 or atoms.shape[1] != d:
         raise wrong("atoms", f"a tensor (k, {d})", tuple(atoms.shape))
@@ -49,14 +74,15 @@ def omp_disjoint(
     whole("most", most, low=0)
     if not bool((atoms != 0).any(1).all()):
         raise InputError("atoms must be different from 0, one of them is 0; leave it out")
-    estimate, count = torch.empty_like(patches), patches.new_empty(p, dtype=torch.int64)
+    rules = 1 if correlation is None else 2
+    estimate, count = patches.new_empty(rules, p, d), patches.new_empty(rules, p, dtype=torch.int64)
     for part in torch.arange(p, device=patches.device).split(TOGETHER):
         known = None if mask is None else mask[part]
         fitting = _Fitting(patches[part], known, atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True))
         for pattern in () if free is None else free:
             fitting.add(pattern.expand(len(part), -1))
-        estimate[part], count[part] = fitting.run(energy[part], most)
-    return Fits(estimate, count)
+        estimate[:, part], count[:, part] = fitting.run(energy[part], correlation, most)
+    return [Fits(*one) for one in zip(estimate, count)]
 
 
 class _Fitting:
@@ -74,22 +100,37 @@ class _Fitting:
             size = (mask.square() @ atoms.square().T).sqrt()
             self.size = size.masked_fill(size < DEPENDENT, torch.inf)
 
-    def run(self, energy: Tensor, most: int) -> tuple[Tensor, Tensor]:
-        """Take atoms until every patch has done; estimates and counts."""
-        estimate, count = torch.empty_like(self.estimate), energy.new_empty(len(energy), dtype=torch.int64)
+    def run(self, energy: Tensor, correlation: float | None, most: int) -> tuple[Tensor, Tensor]:
+        """Take atoms until every patch has done by all rules; estimates (rules, p, d) and counts (rules, p)."""
+        rules = 1 if correlation is None else 2
+        estimate = self.estimate.new_empty(rules, *self.estimate.shape)
+        count = energy.new_empty(rules, len(energy), dtype=torch.int64)
         rows = torch.arange(len(energy), device=energy.device)
+        going = torch.ones_like(count, dtype=torch.bool)
         for step in range(most + 1):
-            going = (self.residual.square().sum(1) > energy) & (step < most)
-            if not bool(going.all()):
-                estimate[rows[~going]], count[rows[~going]] = self.estimate[~going], step
-                rows, energy = rows[going], energy[going]
-                self._keep(going)
+            more = going & (step < most)
+            more[0] &= self.residual.square().sum(1) > energy
+            best = None
+            if correlation is not None:
+                largest, best = self._best()
+                more[1] &= largest > correlation
+            for rule, done in enumerate(going & ~more):
+                estimate[rule, rows[done]], count[rule, rows[done]] = self.estimate[done], step
+            going, keep = more, more.any(0)
+            if not bool(keep.all()):
+                rows, energy, going = rows[keep], energy[keep], going[:, keep]
+                best = None if best is None else best[keep]
+                self._keep(keep)
             if not len(rows):
                 break
-            correlation = (self.residual @ self.atoms.T).abs()
-            best = (correlation if self.size is None else correlation / self.size).argmax(1)
-            self.add(self.atoms[best])
+            self.add(self.atoms[self._best()[1] if best is None else best])
         return estimate, count
+
+    def _best(self) -> tuple[Tensor, Tensor]:
+        """The atom of each patch that explains most of what is left, and how much it meets there."""
+        correlation = (self.residual @ self.atoms.T).abs()
+        found = (correlation if self.size is None else correlation / self.size).max(1)
+        return found.values, found.indices
 
     def add(self, atoms: Tensor) -> None:
         """Fit an atom (p, d) to each patch beside those that it has."""
