@@ -48,7 +48,7 @@ def test_the_command_line_answers_without_torch(words):
 @pytest.mark.parametrize("words", [["--version"], ["--help"]], ids=" ".join)
 def test_the_installed_command_is_the_same(words):
     """The script that the installer made of the entry point, and `python -m triptych`."""
-    assert metadata.entry_points(group="console_scripts")["triptych"].value == "triptych.cli:main"
+    assert metadata.entry_points(group="console_scripts")["triptych"].value == "triptych.cli:entry"
     script, module = [Path(sys.executable).with_name("triptych")], [sys.executable, "-m", "triptych"]
     done, other = (
         subprocess.run([*command, *words], capture_output=True, text=True, check=True, timeout=60)

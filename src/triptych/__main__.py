@@ -1,7 +1,5 @@
 """``python -m triptych``: the command line."""
 
-import sys
+from triptych.cli import entry
 
-from triptych.cli import main
-
-sys.exit(main())
+entry()

@@ -199,3 +199,19 @@ def test_json_holds_numbers_of_numpy_and_nothing_strange(capsys):
     assert json.loads(capsys.readouterr().out) == {"a": 0.5, "b": [0, 1], "c": "x"}
     with pytest.raises(TypeError, match="object has no JSON form"):
         Console(json=True).finish({"a": object()})
+
+
+@pytest.mark.parametrize(
+    ("size", "status", "expected"),
+    [("2", 1, 1), ("2", 2, 2), ("2", 0, 9), ("1", 1, 9)],
+)
+def test_of_several_processes_one_that_failed_ends_at_once(size, status, expected):
+    """What would end a process with 9 while it is torn down does not come to it."""
+    script = (
+        "import atexit, os\nfrom triptych import cli\natexit.register(os._exit, 9)\n"
+        f"cli.main = lambda: print('said', flush=False) or {status}\ncli.entry()"
+    )
+    environment = {**os.environ, "WORLD_SIZE": size}
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert ended.returncode == expected
+    assert ended.stdout == "said\n"

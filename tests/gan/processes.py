@@ -67,6 +67,9 @@ def forked(action: Callable[[], int | None], said: Path, **environment: object) 
     except BaseException:
         traceback.print_exc()
         status = 99
+    if status:  # as triptych.cli.entry does
+        sys.stderr.flush()
+        os._exit(status)
     sys.exit(status)
 
 

@@ -58,6 +58,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _guarded(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
 
 
+def entry() -> None:
+    """Run this process's command line and end the process.
+
+    One of several that failed ends at once: a back end whose peers have gone may abort as it is torn down, and take the exit
+    status with it.
+    """
+    status = main()
+    if status and os.environ.get("WORLD_SIZE", "1") != "1":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 def _run(words: list[str]) -> int:
     action = "return_value"
     status = build()(words, exit_on_error=False, print_error=False, verbose=False, result_action=action)
