@@ -8,6 +8,7 @@ from sklearn.linear_model import Lasso
 
 from triptych.check import InputError
 from triptych.convex import fista, solve
+from triptych.sparse import coding as coding_module
 from triptych.sparse.coding import Coding
 from triptych.sparse.dictionary import ConvDictionary
 
@@ -61,6 +62,19 @@ def test_lambda_max_is_where_the_code_becomes_zero(size, shape, stride, boundary
         at, below = (Coding(D, signals, reg=reg, nonnegative=nonnegative) for reg in (1.0, 0.98))
         assert not solved(at).x.any()
         assert solved(below).x.flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize("together", [1, 300, 1 << 25])
+@pytest.mark.parametrize("nonnegative", [False, True])
+def test_lambda_max_is_the_dense_matrix_s_however_many_atoms_are_looked_at_together(monkeypatch, nonnegative, together):
+    monkeypatch.setattr(coding_module, "TOGETHER", together)
+    D, signals = made((3, 4), (9, 10), 1, "valid")
+    rng = torch.Generator().manual_seed(1)
+    mask = torch.rand(3, 1, 9, 10, generator=rng, dtype=F64)
+    weights = 0.5 + torch.rand(1, D.n_atoms, *D.code_shape((9, 10)), generator=rng, dtype=F64)
+    found = Coding(D, signals, mask=mask, weights=weights, nonnegative=nonnegative).lambda_max()
+    u = (D.matrix((9, 10)).T @ (mask.square() * signals).flatten(1).T).T / weights.flatten(1)
+    torch.testing.assert_close(found, (u if nonnegative else u.abs()).amax(1).clamp_min(0))
 
 
 @pytest.mark.parametrize("nonnegative", [False, True])

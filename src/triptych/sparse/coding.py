@@ -1,6 +1,8 @@
 """The problem of coding signals in a dictionary, as a convex problem: basis pursuit, masked, weighted, non-negative."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
 
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from triptych.convex import L1, LeastSquares, NonNegativeL1, Problem, Term, Weig
 from triptych.sparse.dictionary import ConvDictionary, Synthesis
 
 SCALES = ("lambda_max", "absolute")
+TOGETHER = 1 << 25  # correlations that are held at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +108,22 @@ class Coding:
 
     def lambda_max(self) -> Tensor:
         """The least weight at which the code is 0, (b,): the largest |D* mask · target| / weights (of D* itself for x >= 0)."""
-        u = self.map.adjoint(self.target)
-        u = u if self.weights is None else u / self.weights.to(u)
-        return (u if self.nonnegative else u.abs()).flatten(1).amax(1).clamp_min(0)
+        return self._lambda_max
+
+    @cached_property
+    def _lambda_max(self) -> Tensor:
+        """A few atoms at a time, so that no dense code is held."""
+        seen, k = self.target, self.dictionary.n_atoms
+        if self.mask is not None:
+            seen = seen * self.mask.to(seen)
+        per = max(1, TOGETHER // max(1, len(seen) * prod(self.code_shape)))
+        largest = seen.new_zeros(len(seen))
+        for part in (slice(start, start + per) for start in range(0, k, per)):
+            u = replace(self.dictionary, atoms=self.dictionary.atoms[part]).on(self.shape).adjoint(seen)
+            if self.weights is not None:
+                u = u / (self.weights if self.weights.shape[1] == 1 else self.weights[:, part]).to(u)
+            largest = torch.maximum(largest, (u if self.nonnegative else u.abs()).flatten(1).amax(1))
+        return largest
 
     def lam(self) -> Tensor:
         """The weight of the l1 norm, (b,), in the units of the signals."""
