@@ -8,6 +8,7 @@ import torch
 from sklearn.linear_model import orthogonal_mp
 
 from triptych.check import InputError
+from triptych.sparse.codes import Codes
 from triptych.sparse.coding import Coding
 from triptych.sparse.dictionary import ConvDictionary
 from triptych.sparse.guarantees import Guarantees, guarantees
@@ -113,6 +114,12 @@ def test_the_norms_of_atoms_go_into_the_code():
     scaled = ConvDictionary(D.atoms * torch.tensor([2.0, 0.5], dtype=F64).reshape(2, 1, 1), D.stride)
     same = code / torch.tensor([2.0, 0.5], dtype=F64).reshape(1, 2, 1)
     a, b = guarantees(D, code, 0.1)[0], guarantees(scaled, same, 0.1)[0]
+    stored = Codes.of(same)
+    stored.index[0] = torch.cat([stored.index[0], torch.tensor([0])])  # a 0 that is written out counts for nothing
+    stored.value[0] = torch.cat([stored.value[0], torch.zeros(1, dtype=F64)])
+    assert guarantees(scaled, stored, 0.1)[0] == b
+    norms = scaled.norms.reshape(1, 2, 1)
+    assert b.smallest == pytest.approx(float((norms * same.abs())[same != 0].min()))
     assert a.smallest == pytest.approx(b.smallest)
     assert a.coherence == pytest.approx(b.coherence)
     assert a.stripe == b.stripe

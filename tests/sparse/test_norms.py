@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from triptych.check import InputError
+from triptych.sparse.codes import Codes
 from triptych.sparse.dictionary import ConvDictionary
 from triptych.sparse.norms import l0_patch, l0_stripe, l2_patch
 
@@ -70,6 +71,9 @@ def test_a_stripe_holds_the_atoms_whose_supports_meet(size, stride, boundary, sh
         got = l0_stripe(D, codes, tol)
         assert got.dtype == torch.int64
         assert got.tolist() == expected
+        kept = l0_stripe(D, Codes.of(codes), tol)
+        assert kept.dtype == torch.int64
+        assert kept.tolist() == expected
 
 
 def test_the_stripe_of_one_place_reaches_q_places_and_no_farther():
@@ -161,6 +165,9 @@ def test_codes_of_other_atoms_or_of_no_place_are_refused():
         l0_stripe(D, torch.ones(1, 3, 4))
     with pytest.raises(InputError, match="at least one place"):
         l0_stripe(D, torch.ones(1, 2, 0))
+    for shape in [(1, 3, 4), (1, 2, 4, 4)]:
+        with pytest.raises(InputError, match="codes must be of 2 atoms on 1 axes"):
+            l0_stripe(D, Codes.of(torch.ones(shape)))
 
 
 @pytest.mark.parametrize("boundary", ["valid", "circular"])

@@ -82,7 +82,7 @@ def promised(voice: Console, model: str, image: Path, noise: float, reg: float) 
     real("reg", reg, above=0.0, high=1.0)
     dictionary, picture = dictionary_of(model), raster.read(image)
     coding, found, _ = coded_picture(dictionary, picture, reg, 1e-2)
-    verdicts = guarantees(dictionary, found.codes.dense(), noise)
+    verdicts = guarantees(dictionary, found.codes, noise)
     names = ["the picture"] if len(verdicts) == 1 else ["red", "green", "blue"]
     voice.say(f"{image}: {picture.mode}; its low frequencies were split off, the theorems speak of what is left")
     facts = []

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from triptych.check import wrong
+from triptych.sparse.dictionary import ConvDictionary
 
 
 @dataclass(eq=False)
@@ -45,6 +46,11 @@ class Codes:
     def nonzeros(self) -> Tensor:
         """‖code‖₀, (b,) int64."""
         return torch.tensor([int((value != 0).sum()) for value in self.value])
+
+    def expect(self, D: ConvDictionary) -> None:
+        """Raise InputError where these are no codes of a dictionary."""
+        if self.shape[0] != D.n_atoms or len(self.shape) != 1 + len(D.size):
+            raise wrong("codes", f"of {D.n_atoms} atoms on {len(D.size)} axes", f"shape {self.shape}")
 
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:
         """The codes as one tensor ``(b, k, *code_shape)``, in their own dtype where none is named."""

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from math import ceil, inf, prod, sqrt
 
-import torch
 from torch import Tensor
 
 from triptych.check import InputError, real
+from triptych.sparse.codes import Codes
 from triptych.sparse.coherence import basis_pursuit_bound, mutual_coherence, uniqueness_bound
 from triptych.sparse.dictionary import ConvDictionary
 from triptych.sparse.norms import l0_stripe
@@ -111,18 +111,19 @@ class Guarantees:
 
 
 def guarantees(
-    D: ConvDictionary, code: Tensor, local_noise: float = 0.0, noise: float | None = None
+    D: ConvDictionary, code: Tensor | Codes, local_noise: float = 0.0, noise: float | None = None
 ) -> tuple[Guarantees, ...]:
-    """The guarantees of every code of ``(b, k, *code_shape)``, for noise of at most so much.
+    """The guarantees of every code of ``(b, k, *code_shape)``, dense or sparse, for noise of at most so much.
 
     ``local_noise`` bounds ‖e‖₂ in every patch of an atom's size, in the units of the signal; ``noise`` bounds it in the whole
     signal, and None takes what follows: the local bound times the root of the number of patches that cover the signal. Atoms
     need not be normalised: coefficients are multiplied by their norms. Raises InputError for what does not fit, where an
     atom is 0, and for circular signals in which an atom meets another on both sides.
     """
-    D.expect("code", code, D.n_atoms)
+    code = code if isinstance(code, Codes) else _sparse(D, code)
+    code.expect(D)
     local_noise = real("local_noise", local_noise, low=0.0)
-    shape = D.signal_shape(code.shape[2:])
+    shape = D.signal_shape(code.shape[1:])
     if D.boundary == "circular" and any(2 * n - 1 > N for N, n in zip(shape, D.size)):
         raise InputError(
             f"circular signals must be at least {' x '.join(str(2 * n - 1) for n in D.size)}, twice an atom's size less 1, "
@@ -131,12 +132,20 @@ def guarantees(
     cover = prod(ceil(N / n) for N, n in zip(shape, D.size))
     noise = local_noise * sqrt(cover) if noise is None else real("noise", noise, low=local_noise)
     mu = mutual_coherence(D)
-    scaled = code.double().abs() * D.norms.double().reshape(-1, *(1,) * len(D.size))
-    smallest = torch.where(scaled > 0, scaled, inf).flatten(1).amin(1)
+    norms, places = D.norms.double(), prod(code.shape[1:])
+    smallest = []
+    for index, value in zip(code.index, code.value):
+        scaled = (value.double().abs() * norms.to(value.device)[index // places])[value != 0]
+        smallest.append(float(scaled.min()) if len(scaled) else inf)
     return tuple(
         Guarantees(mu, stripe, least, local_noise, noise)
-        for stripe, least in zip(l0_stripe(D, code).tolist(), smallest.tolist())
+        for stripe, least in zip(l0_stripe(D, code).tolist(), smallest)
     )
+
+
+def _sparse(D: ConvDictionary, code: Tensor) -> Codes:
+    D.expect("code", code, D.n_atoms)
+    return Codes.of(code)
 
 
 def _over(error: float, squared: float) -> float:

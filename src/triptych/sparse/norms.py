@@ -1,21 +1,28 @@
 """Local norms of codes and of signals: the worst stripe, the worst patch (Papyan, Romano & Elad, JMLR 2017)."""
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
 
 from triptych.check import choice, real, whole, wrong
+from triptych.sparse.codes import Codes
 from triptych.sparse.dictionary import BOUNDARIES, ConvDictionary
 
 
-def l0_stripe(D: ConvDictionary, codes: Tensor, tol: float = 0.0) -> Tensor:
+def l0_stripe(D: ConvDictionary, codes: Tensor | Codes, tol: float = 0.0) -> Tensor:
     """‖codes‖_{0,∞}^S, (b,) int64, of ``(b, k, *space)``: the most |x| > tol among the atoms that meet the atoms of one place.
 
-    Those lie up to q = (n - 1) // stride places away on every axis. Raises InputError where the codes do not fit D.
+    Those lie up to q = (n - 1) // stride places away on every axis. Sparse codes are counted as they are. Raises InputError
+    where the codes do not fit D.
     """
-    D.expect("codes", codes, D.n_atoms)
-    counts = _counts(codes, tol)
+    if isinstance(codes, Codes):
+        codes.expect(D)
+        counts = _sparse_counts(codes, tol)
+    else:
+        D.expect("codes", codes, D.n_atoms)
+        counts = _counts(codes, tol)
     for axis, n in enumerate(D.size, 1):
         q = min((n - 1) // D.stride, counts.shape[axis] - 1)  # no code is farther away
         if D.boundary == "valid":
@@ -58,6 +65,13 @@ def _counts(codes: Tensor, tol: float) -> Tensor:
     for channel in codes.unbind(1):
         counts += channel.abs() > tol
     return counts
+
+
+def _sparse_counts(codes: Codes, tol: float) -> Tensor:
+    """The same of sparse codes."""
+    tol, space = real("tol", tol, low=0), codes.shape[1:]
+    places = [index[value.abs() > tol] % prod(space) for index, value in zip(codes.index, codes.value)]
+    return torch.stack([place.bincount(minlength=prod(space)).reshape(space) for place in places])
 
 
 def _largest(x: Tensor, size: Sequence[int], boundary: str) -> Tensor:
