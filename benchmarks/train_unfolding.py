@@ -1,8 +1,9 @@
 """Train the denoiser that ships with the package, on the Kodak photographs alone, and measure it beside BM3D.
 
-Grey crops at full size, 0.7 and half of it, mirrored and turned, with noise of a deviation drawn from 10 to 55 for every crop; mean squared error, divided by the
-noise's variance to the power 0.75 so that no level drowns the others; Adam with a falling rate. What counts is the mean over the
-64 grids. In the first third of the time every crop is coded on one grid drawn at random, then on two, f and g, with the error
+Grey crops at full size, 0.7 and half of it, mirrored and turned, with noise of a deviation drawn from 10 to 55 for every crop;
+mean squared error, divided by the noise's variance to the power 0.75 so that no level drowns the others; Adam with a falling
+rate. What counts is the mean over the 64 grids. In the first 30 % of the time every crop is coded on one grid drawn at random,
+then on two, f and g, with the error
 v = (|f - x|² + |g - x|²) / 2 and the product b = <f - x, g - x>, whose mean over all pairs is the error of the mean over many
 grids: the loss is b + (v - b) / n for the mean of n grids, n = 4 at first, then 16 and 64. (64 from the start lets v grow until
 all diverges.) Products of matrices in bfloat16 until the last 30 % of the time.

@@ -120,7 +120,9 @@ def guarantees(
     need not be normalised: coefficients are multiplied by their norms. Raises InputError for what does not fit, where an
     atom is 0, and for circular signals in which an atom meets another on both sides.
     """
-    code = code if isinstance(code, Codes) else _sparse(D, code)
+    if not isinstance(code, Codes):
+        D.expect("code", code, D.n_atoms)
+        code = Codes.of(code)
     code.expect(D)
     local_noise = real("local_noise", local_noise, low=0.0)
     shape = D.signal_shape(code.shape[1:])
@@ -135,17 +137,12 @@ def guarantees(
     norms, places = D.norms.double(), prod(code.shape[1:])
     smallest = []
     for index, value in zip(code.index, code.value):
-        scaled = (value.double().abs() * norms.to(value.device)[index // places])[value != 0]
+        scaled = (value.double().abs() * norms[index // places])[value != 0]
         smallest.append(float(scaled.min()) if len(scaled) else inf)
     return tuple(
         Guarantees(mu, stripe, least, local_noise, noise)
         for stripe, least in zip(l0_stripe(D, code).tolist(), smallest)
     )
-
-
-def _sparse(D: ConvDictionary, code: Tensor) -> Codes:
-    D.expect("code", code, D.n_atoms)
-    return Codes.of(code)
 
 
 def _over(error: float, squared: float) -> float:

@@ -87,7 +87,7 @@ def denoise(
     method : "shifts": every shift of the strided dictionary's grid is coded and the answers are averaged, those of fewer
         atoms with more weight. The mean of each patch, its lowest frequency, is split off before coding and put back; OMP
         takes atoms until sigma is left (Elad & Aharon, IEEE TIP 2006); beside it, until no atom meets more than noise; the
-        mean of both counts. "plain": basis pursuit at stride 1 of `split`'s high frequencies, put back after. It denoises
+        mean of both estimates counts. "plain": basis pursuit at stride 1 of `split`'s high frequencies, put back after. It denoises
         badly, and is there to compare. "unfolding": the trained network of the same strided codes, `Unfolding`; it has atoms
         of its own, and wants images on the scale 0 to 255.
 

@@ -37,9 +37,8 @@ class Unfolding(nn.Module):
         atoms = first_atoms(whole("n_atoms", n_atoms), size)
         periodic = ConvDictionary(atoms, stride, "circular")
         period = stride * -(-4 * size // stride)
-        self.analysis = nn.Parameter(
-            atoms / periodic.lipschitz((period, period))
-        )  # as ISTA: a step that does not diverge
+        step = 1 / periodic.lipschitz((period, period))  # ISTA's, which does not diverge
+        self.analysis = nn.Parameter(step * atoms)
         self.synthesis = nn.Parameter(atoms.clone())
         self.readout = nn.Parameter(atoms.clone())
         self.level = nn.Parameter(torch.full((steps, n_atoms), -0.5))

@@ -47,7 +47,7 @@ def omp_disjoint_twice(
 ) -> tuple[Fits, Fits]:
     """What `omp_disjoint` gives at ``energy``, and where no atom of norm 1 meets more than ``correlation`` in what is left.
 
-    One path of atoms serves both: of the two rules now one, now the other stops first. Their mean is better than either.
+    One path of atoms serves both: of the two rules now one, now the other stops first.
     """
     correlation = real("correlation", correlation, low=0.0)
     first, second = _fits(patches, atoms, energy, correlation, most, None, free)
