@@ -12,16 +12,25 @@ if TYPE_CHECKING:
     from triptych.ccnn.estimator import CCNNClassifier
     from triptych.data import load
     from triptych.images import Images
+    from triptych.sparse.deep.estimator import MultiLayerSparseCoder
     from triptych.sparse.estimator import ConvolutionalDictionaryLearning
 
 _HOMES = {
     "CCNNClassifier": "triptych.ccnn.estimator",
     "ConvolutionalDictionaryLearning": "triptych.sparse.estimator",
     "Images": "triptych.images",
+    "MultiLayerSparseCoder": "triptych.sparse.deep.estimator",
     "load": "triptych.data",
 }
 
-__all__ = ["CCNNClassifier", "ConvolutionalDictionaryLearning", "Images", "__version__", "load"]
+__all__ = [
+    "CCNNClassifier",
+    "ConvolutionalDictionaryLearning",
+    "Images",
+    "MultiLayerSparseCoder",
+    "__version__",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -92,7 +92,7 @@ def report(folder: Path, *, out: Path | None = None, json: Json = False) -> None
     Parameters
     ----------
     folder
-        What `triptych run --out`, `triptych ccnn fit --out` or `triptych gan train --out` wrote.
+        What `triptych run`, `triptych ccnn fit`, `triptych sparse learn --layers` or `triptych gan train` wrote as --out.
     out
         The folder of the report; the same one where none is given.
     """
@@ -103,8 +103,11 @@ def report(folder: Path, *, out: Path | None = None, json: Json = False) -> None
         raise InputError(f"folder must be one of saved rows, a saved model or a run, but there is no folder {folder}")
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"out must be a folder, but {out} is a file; choose another name")
-    if kind_of(folder) is not None:
-        from triptych.cli.ccnn import model_sections
+    if (kind := kind_of(folder)) is not None:
+        if kind == "sparse-deep":
+            from triptych.cli.sparse_report import model_sections
+        else:
+            from triptych.cli.ccnn import model_sections
 
         sections, title = model_sections(folder), folder.resolve().name
     elif (folder / "config.json").is_file():

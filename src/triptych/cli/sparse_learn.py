@@ -36,6 +36,9 @@ class Plan:
     colour: bool
     visits: int
     seed: int
+    layers: str | None = None
+    density: float = 0.02
+    keep_low: bool = False
 
 
 def learned(voice: Console, plan: Plan, resume: bool) -> None:
@@ -43,9 +46,8 @@ def learned(voice: Console, plan: Plan, resume: bool) -> None:
     check_place("out", plan.out)
     real("reg", plan.reg, above=0.0, high=1.0)
     learner = _resumed(plan) if resume else _begun(plan)
-    signals = _signals(plan)
-    n, c, h, w = signals.shape
-    voice.say(f"{n} pictures, {w} x {h} pixels, {'colour' if c == 3 else 'grey'}; their low frequencies were split off")
+    signals = signals_of(plan)
+    n = described(voice, plan, signals)
 
     def told(visit: int, objective: float) -> None:
         learner.save(plan.out)
@@ -71,7 +73,7 @@ def learned(voice: Console, plan: Plan, resume: bool) -> None:
             "converged": learner.converged_,
             "objective": learner.objective_,
             "coherence": mu,
-            "low_frequencies": "split off",
+            "low_frequencies": "kept" if plan.keep_low else "split off",
         },
         f"wrote {plan.out} after {learner.n_iter_} visits ({why}); coherence {mu:.3f}; no optimum is claimed: learning is not "
         "convex",
@@ -102,12 +104,20 @@ def _resumed(plan: Plan) -> ConvolutionalDictionaryLearning:
     return learner.set_params(warm_start=True)
 
 
-def _signals(plan: Plan) -> np.ndarray:
-    """The pictures' high frequencies, (n, c, side, side) on the scale 0 to 255. Raises InputError."""
+def described(voice: Console, plan: Plan, signals: np.ndarray) -> int:
+    """Say what is learned from; how many pictures."""
+    n, c, h, w = signals.shape
+    low = "taken as they are" if plan.keep_low else "their low frequencies were split off"
+    voice.say(f"{n} pictures, {w} x {h} pixels, {'colour' if c == 3 else 'grey'}; {low}")
+    return n
+
+
+def signals_of(plan: Plan) -> np.ndarray:
+    """The pictures' high frequencies, or the pictures, (n, c, side, side) on the scale 0 to 255. Raises InputError."""
     images = load(plan.data, side=plan.side, limit=plan.count)
     values = images.pixels.float()
     if plan.colour and values.shape[1] != 3:
         raise InputError(f"data must be pictures in colour for --colour, but {plan.data} is grey; leave it away")
     if not plan.colour and values.shape[1] == 3:
         values = (values * torch.tensor(GREY)[:, None, None]).sum(1, keepdim=True)
-    return split(values)[1].numpy()
+    return values.numpy() if plan.keep_low else split(values)[1].numpy()

@@ -129,19 +129,32 @@ class ConvDictionary:
         if self.code_shape(shape) != tuple(codes.shape[2:]):
             raise wrong("codes", f"(b, {self.n_atoms}, {_by(self.code_shape(shape), ', ')})", tuple(codes.shape))
         atoms = self.atoms.to(codes)
+        if self._alone(shape):
+            return (codes.flatten(1) @ atoms.flatten(1)).reshape(len(codes), self.channels, *shape)
         full = _TRANSPOSED[len(shape)](codes, atoms, stride=self.stride)
         if self.boundary == "valid":
             margin = [N - n for N, n in zip(shape, full.shape[2:])]
             return F.pad(full, [x for m in reversed(margin) for x in (0, m)]) if any(margin) else full
         return _wrapped(full, shape)
 
-    def analyse(self, signals: Tensor) -> Tensor:
-        """D* signals, ``(b, k, *code_shape)``, for signals ``(b, c, *shape)``: the inner products with every atom at every place."""
+    def analyse(self, signals: Tensor, bias: Tensor | None = None) -> Tensor:
+        """D* signals, ``(b, k, *code_shape)``, for signals ``(b, c, *shape)``: the inner products with every atom at every place.
+
+        ``bias`` (k,) is added, as torch's convolutions add theirs: to the last bit.
+        """
         self.expect("signals", signals, self.channels)
         self.code_shape(signals.shape[2:])
+        if bias is None and self._alone(signals.shape[2:]):
+            codes = signals.flatten(1) @ self.atoms.to(signals).flatten(1).T
+            return codes.reshape(*codes.shape, *(1,) * len(self.size))
         if self.boundary == "circular":
             signals = _extended(signals, self.size)
-        return _CONV[len(self.size)](signals, self.atoms.to(signals), stride=self.stride)
+        bias = None if bias is None else bias.to(signals)
+        return _CONV[len(self.size)](signals, self.atoms.to(signals), bias, stride=self.stride)
+
+    def _alone(self, shape: Sequence[int]) -> bool:
+        """Whether signals of a shape hold every atom once: a product of matrices is then faster than a convolution."""
+        return self.boundary == "valid" and tuple(shape) == self.size
 
     def on(self, shape: Sequence[int]) -> "Synthesis":
         """The linear map codes -> signals for signals of one shape in space."""

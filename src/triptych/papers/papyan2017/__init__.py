@@ -1,1 +1,1 @@
-"""Papyan, Sulam & Elad, Working Locally Thinking Globally: theoretical guarantees for convolutional sparse coding, 2017."""
+"""Papyan and others, 2017: Working Locally Thinking Globally, and Convolutional Neural Networks Analyzed via Sparse Coding."""

@@ -63,7 +63,7 @@ def omp(coding: Coding, n_nonzero: int | None = None, noise: float | Tensor | No
         levels = noise.expand(b).tolist()
     else:
         levels = [0.0 if noise is None else real("noise", noise, low=0.0)] * b
-    found = [_Matching(coding, i) for i in range(b)]
+    found = [Matching(coding, i) for i in range(b)]
     ending = [one.run(most, level) for one, level in zip(found, levels)]
     index, value = zip(*(one.code() for one in found))
     shape = (coding.dictionary.n_atoms, *coding.code_shape)
@@ -71,7 +71,7 @@ def omp(coding: Coding, n_nonzero: int | None = None, noise: float | Tensor | No
     return Matched(coding, Codes(shape, list(index), list(value)), residual, ending)
 
 
-class _Matching:
+class Matching:
     """Signal i of a coding problem: the atoms taken, their coefficients, the residual ``(c, h, w)``."""
 
     def __init__(self, coding: Coding, i: int) -> None:
