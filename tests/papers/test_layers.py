@@ -14,6 +14,7 @@ NAMES = (
     "papyan2017.layers",
     "sulam2018.unsupervised",
     "sulam2019.mnist",
+    "sulam2019.cifar10",
     "sulam2019.convergence",
     "aberdam2019.holistic",
     "romano2018.attack",
@@ -71,6 +72,8 @@ def test_networks_learn_and_break_under_attack(smoke):
     learnt = {row.cell["kind"]: row.metrics for row in read_rows(smoke / "sulam2019.mnist")}
     assert learnt["feed-forward"]["accuracy"] > 50
     assert learnt["ml-lista"]["accuracy"] > 40
+    pictures = {row.cell["kind"]: row.metrics for row in read_rows(smoke / "sulam2019.cifar10")}
+    assert pictures["layered"]["accuracy"] > 20
     for row in read_rows(smoke / "romano2018.attack"):
         curve = row.artefact("curve")
         assert curve[0] > curve[-1]

@@ -53,7 +53,7 @@ def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any
     from triptych.sparse.norms import l0_stripe
 
     scale, seed = context.scale, context.seed
-    (x, y), (x_test, y_test) = mnist._sets(context)
+    (x, y), (x_test, y_test) = mnist.sets(context, mnist.IMAGES[scale])
     torch.manual_seed(seed)
     layers = parsed(mnist.LAYERS[scale])
     spec = NetSpec(cell.kind, layers, channels=x.shape[1], rounds=mnist.ROUNDS[scale], unit=cell.kind != "feed-forward")

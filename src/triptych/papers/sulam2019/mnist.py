@@ -70,7 +70,7 @@ def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any
     from triptych.sparse.deep.learning import parsed
     from triptych.sparse.deep.networks import MultiLayerNet, NetSpec
 
-    (x, y), (x_test, y_test) = _sets(context)
+    (x, y), (x_test, y_test) = sets(context, IMAGES[context.scale])
     scale, seed = context.scale, context.seed
     torch.manual_seed(seed)
     unit = cell.kind != "feed-forward"
@@ -89,15 +89,14 @@ def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any
     return metrics, {"losses": losses}
 
 
-def _sets(context: Context) -> "tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]":
-    """Training and test images in [0, 1], and labels."""
+def sets(context: Context, n: int) -> "tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]":
+    """n training images in [0, 1] in a seeded order, all test images, and labels."""
     import torch
 
     from triptych.data import load, permute_split, splits
 
     source = context.data.path or context.data.name
     names = splits(source)
-    n = IMAGES[context.scale]
     if "train" in names and "test" in names:
         train, test = load(source, split="train"), load(source, split="test")
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(context.seed))[:n]
