@@ -3,8 +3,8 @@
 The first layer are filters of 8 x 8 at stride 4, learned on training digits and scaled to ‖D‖ = 1, the code an elastic net with
 x >= 0: argmin ½ ‖y - D x‖² + lam Σ x + ridge / 2 ‖x‖². It is Lipschitz with max_s s / (s² + ridge)
 (`triptych.sparse.deep.coding_lipschitz`). The second layer and the classifier are those of `certified_radius.py`, trained and certified
-on these codes; a radius there over the Lipschitz constant is a radius for pixels. Both codes are solved to a gap: the first is
-within sqrt(2 gap / ridge) of the exact one, which comes off the radius.
+on these codes; a radius there over the Lipschitz constant is a radius for pixels. The first code is within
+‖the least subgradient‖ / ridge of the exact one, by strong convexity, and the second has a gap; both come off the radius.
 
     python benchmarks/certified_layers.py [--first 32] [--atoms 400] [--digits 10000] [--attacked 1000]
     python benchmarks/certified_layers.py --smoke          (a few atoms, a few digits)

@@ -6,7 +6,7 @@
 
 For relative gaps of 1e-2, 1e-3 and 1e-4 of all digits: CPU seconds and iterations of `pursue_layers` (method "exact"), of restarted
 primal-dual iterations, and of the plain iteration of Chambolle & Pock with one step for all parts; certificates included, the same
-dense map for all. Then how far above the optimum ML-FISTA ends. TRIPTYCH_DATA names the folder that holds mnist.
+dense map and the same certificates for all. Then how far above the optimum ML-FISTA ends. TRIPTYCH_DATA names the folder that holds mnist.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main() -> None:
 
     from triptych import MultiLayerSparseCoder, load
     from triptych.convex import solve
-    from triptych.sparse.deep import MultiLayerCoding, ml_fista, primal_dual, pursue_layers
+    from triptych.sparse.deep import MultiLayerCoding, certifier, ml_fista, primal_dual, pursue_layers
 
     model = MultiLayerSparseCoder.load(args.model).dictionary_
     y = load(Path(os.environ["TRIPTYCH_DATA"]) / "mnist", split="test").floats()[: args.digits]
@@ -69,6 +69,7 @@ def main() -> None:
             c.problem(),
             solver,
             c.start(),
+            certify=certifier(c),
             tol=GAPS[-1],
             max_steps=args.steps,
             relative=True,

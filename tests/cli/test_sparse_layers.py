@@ -207,6 +207,14 @@ def test_a_model_is_not_written_over_and_not_resumed_with_other_settings(picture
     words = ["sparse", "learn", "--data", str(pictures), "--out", str(model), *LEARN]
     assert main(words) == 2
     assert "out must be a new or empty folder" in capsys.readouterr().err
+    assert main([*words, "--resume", "--seed", "7"]) == 2
+    assert "another seed" in capsys.readouterr().err
+    for flags in (["--count", "39"], ["--keep-low"]):
+        other = [word for word in words if word not in flags[:1]] if flags == ["--keep-low"] else list(words)
+        if flags[0] == "--count":
+            other[other.index("--count") + 1] = "39"
+        assert main([*other, "--resume"]) == 2
+        assert "the signals that fit had" in capsys.readouterr().err
     at = words.index("--density") + 1
     assert main([*words[:at], "0.5", *words[at + 1 :], "--resume"]) == 2
     assert "resume must be with the settings of the run: density" in capsys.readouterr().err

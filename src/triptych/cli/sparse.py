@@ -252,7 +252,7 @@ def from_torch(
     steps
         The most steps of the better pursuit of each layer.
     rescale
-        Scale the layers to norm 1 first, which leaves the network what it is: its step is then safe.
+        Scale the layers to norms of at most 1 first, which leaves the network what it is: its step is then safe.
     """
     from triptych.cli.sparse_layers import converted
 

@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
+from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
 from triptych import store
@@ -83,6 +84,8 @@ def _resumed(plan: Plan) -> MultiLayerSparseCoder:
     """The coder that a stopped run left. Raises InputError where it was another run's."""
     coder = MultiLayerSparseCoder.load(plan.out)
     asked = {"layers": plan.layers, "density": plan.density, "reg": plan.reg, "max_iter": plan.visits}
+    if coder._seed != int(check_random_state(plan.seed).randint(2**31 - 1)):
+        raise InputError(f"resume must be with the settings of the run: another seed, got {plan.seed}")
     for name, value in asked.items():
         if getattr(coder, name) != value:
             raise InputError(
@@ -175,7 +178,8 @@ def promised_layers(voice: Console, model: Path, image: Path, noise: float, reg:
     voice.say(f"{image}: {picture.mode}; {low}")
     names = ["the picture"] if len(values) == 1 else ["red", "green", "blue"]
     facts = []
-    for i, (name, one) in enumerate(zip(names, deep_guarantees(dictionary, codes, noise / PIXEL))):
+    kind = "nonnegative" if coder.nonnegative else "soft"
+    for i, (name, one) in enumerate(zip(names, deep_guarantees(dictionary, codes, noise / PIXEL, kind=kind))):
         counts = [int((code[i] != 0).sum()) for code in codes]
         voice.say(f"\n{name}, {', '.join(f'{n:,}' for n in counts)} coefficients that are not 0:\n{one.verdict()}")
         facts.append(
@@ -274,8 +278,8 @@ def in_words(layer: LayerReport) -> str:
 
 def _summary(found: Converted, layers: tuple[LayerReport, ...]) -> str:
     """One line on all layers."""
-    good = sum(layer.stripe < layer.bound for layer in layers)
-    return f"{len(layers)} layers; the published conditions hold for {good} of them on these pictures"
+    good = sum(layer.stripe < layer.bound and not layer.padding for layer in layers)
+    return f"{len(layers)} layers; the published condition of uniqueness holds for {good} of them on these pictures"
 
 
 def _finite(value: object) -> object:

@@ -11,6 +11,7 @@ from triptych.papers.papyan2017._deep import drawn, made, noisy
 from triptych.sparse import ConvDictionary
 from triptych.sparse.coherence import mutual_coherence
 from triptych.sparse.deep.dictionary import MultiLayerDictionary
+from triptych.sparse.deep.forward import layered_thresholding
 from triptych.sparse.deep.guarantees import deep_guarantees
 from triptych.sparse.deep.projection import Fit, project
 from triptych.sparse.norms import l0_patch, l0_stripe
@@ -72,7 +73,7 @@ def test_verdicts_say_what_holds_and_what_does_not(case):
         "No other codes as sparse",
         "finds exactly these atoms",
         "finds no wrong atom",
-        "Projection onto the model errs",
+        "so much a projection errs at most",
     ):
         assert words in good
     still = deep_guarantees(model, codes)[0].verdict()
@@ -147,3 +148,94 @@ def test_wrong_calls_are_refused(case):
         project(model, y, (1,))
     with pytest.raises(InputError, match="local_noise"):
         deep_guarantees(model, codes, -1.0)
+
+
+def test_a_projection_may_be_farther_from_codes_that_are_fuller_in_the_effective_dictionary():
+    """What is promised is of stripes of D^(i): a model whose own stripes are as few, and whose effective ones are not."""
+    D1 = ConvDictionary(torch.tensor([[[0.995, 0.1]], [[0.1, 0.995]]], dtype=F64)).normalise()
+    atom = torch.zeros(1, 2, 3, dtype=F64)
+    atom[0, 0, 0] = atom[0, 1, 2] = 0.5**0.5
+    model = MultiLayerDictionary((D1, ConvDictionary(atom, 3)))
+    code = torch.zeros(1, 1, 20, dtype=F64)
+    code[0, 0, 10] = 1
+    x, *codes = model.cascade(code)
+    one = deep_guarantees(model, codes, noise=0.05)[0]
+    M = model.effective().matrix(x.shape[2:])
+    bound, rng = one.layers[1].projection, np.random.default_rng(0)
+    for _ in range(200):
+        rival = torch.zeros(20, dtype=F64)
+        for place in rng.permutation(20).tolist():
+            rival[place] = rng.standard_normal()
+            if int(l0_stripe(model.effective(), rival.reshape(1, 1, 20))) > one.layers[1].effective_stripe:
+                rival[place] = 0
+        delta = rival * 0.01 + code.flatten() * float(rng.standard_normal()) * 0.05
+        delta[10] = delta[10] if rng.random() < 0.5 else 0.0
+        if (
+            int(l0_stripe(model.effective(), (code.flatten() + delta).reshape(1, 1, 20)))
+            > one.layers[1].effective_stripe
+        ):
+            continue
+        delta = delta * (2 * one.noise / float((M @ delta).norm()))
+        assert float(delta.norm()) <= bound * (1 + 1e-9)
+    assert "stripe of the effective dictionary" in one.verdict()
+
+
+def test_circles_that_are_too_small_are_refused_and_effective_ones_promise_nothing():
+    D1 = ConvDictionary(torch.full((1, 1, 2), 0.5**0.5, dtype=F64), 1, "circular")
+    D2 = ConvDictionary(torch.ones(1, 1, 1, dtype=F64), 1, "circular")
+    model = MultiLayerDictionary((D1, D2))
+    codes = model.cascade(torch.tensor([[[1.0, 0.0]]], dtype=F64))[1:]
+    with pytest.raises(InputError, match="circular signals must be at least twice an atom's size"):
+        deep_guarantees(model, codes)
+    rng = torch.Generator().manual_seed(0)
+    layers, c = [], 1
+    for k, n in ((3, 3), (2, 4)):
+        layers.append(ConvDictionary(torch.randn(k, c, n, dtype=F64, generator=rng), 1, "circular").normalise())
+        c = k
+    deep = MultiLayerDictionary(tuple(layers))
+    assert deep.effective().size == (6,)
+    code = torch.zeros(1, 2, 8, dtype=F64)
+    code[0, 0, 0] = 1
+    one = deep_guarantees(deep, deep.cascade(code, (8,))[1:])[0]
+    assert one.layers[1].projection == inf  # an effective atom of 6 meets another on both sides of a circle of 8
+
+
+def test_non_negative_thresholds_promise_nothing_of_codes_below_zero(case):
+    model, codes, _, local, norm = case
+    assert deep_guarantees(model, codes, local, norm)[0].thresholding
+    one = deep_guarantees(model, codes, local, norm, kind="nonnegative")[0]
+    assert not one.thresholding  # G_1 has entries of both signs
+    assert one.basis_pursuit
+
+
+def test_thresholds_leave_room_for_rounding():
+    """In float32, with one non-zero and no noise, the least threshold is met exactly by wrong atoms."""
+    rng = torch.Generator().manual_seed(0)
+    for seed in range(40):
+        D1 = ConvDictionary(torch.randn(3, 1, 6, generator=torch.Generator().manual_seed(seed))).normalise()
+        model = MultiLayerDictionary((D1,))
+        code = torch.zeros(1, 3, 15)
+        code[0, int(torch.randint(3, (1,), generator=rng)), 7] = 1
+        one = deep_guarantees(model, (code,))[0]
+        if one.thresholding:
+            found = layered_thresholding(model, model.synthesise(code), [one.layers[0].threshold], "soft")[0]
+            assert bool(((found != 0) == (code != 0)).all())
+
+
+def test_noise_in_all_bounds_noise_in_a_patch(case):
+    model, codes, _, _, norm = case
+    one = deep_guarantees(model, codes, noise=norm)[0]
+    assert one.local_noise == norm
+    assert one.layers[0].threshold_noise == norm
+
+
+def test_codes_that_do_not_make_each_other_are_refused(case):
+    model, codes, _, _, _ = case
+    for wrong_codes, message in (
+        ((codes[0], torch.zeros_like(codes[1])), "codes must make each other"),
+        ((codes[0], codes[1][..., :5]), "in layer 2"),
+        ((codes[0], codes[1].repeat(2, 1, 1)), "one number of signals"),
+        ((codes[0], codes[1][:, :2]), "codes must be"),
+    ):
+        with pytest.raises(InputError, match=message):
+            deep_guarantees(model, wrong_codes)

@@ -82,6 +82,7 @@ def test_soft_and_hard_thresholds_are_their_definitions():
         ("soft", torch.sign(v) * torch.relu(v.abs() - 0.3)),
         ("hard", v * (v.abs() > 0.3)),
         ("nonnegative", torch.relu(v - 0.3)),
+        ("nonnegative hard", v * (v > 0.3)),
     ):
         found = layered_thresholding(model, y, (0.3, 0.1, 0.1), kind)
         torch.testing.assert_close(found[0], expected)
@@ -128,6 +129,10 @@ def test_every_method_gives_a_bound_below_the_optimum_and_an_objective_above(met
     if method in ("primal-dual", "alternating", "exact"):
         assert found.solution is not None
         assert found.solution.converged
+    if nonnegative:
+        assert float(found.codes[-1].min()) >= 0
+        assert method not in ("thresholding", "hard", "layered") or min(float(code.min()) for code in found.codes) >= 0
+    torch.testing.assert_close(found.objective, coding.objective(found.codes[-1].double()), rtol=1e-5, atol=1e-6)
     if method not in ("thresholding", "hard", "layered"):
         assert float(found.mismatch()[:, 1:].max()) < 1e-12
     elif method == "layered":
@@ -196,13 +201,18 @@ def test_one_layer_is_basis_pursuit():
     torch.testing.assert_close(own.objective, other.solution.objective, rtol=1e-7, atol=0)
 
 
-def test_problems_of_a_batch_are_those_alone():
-    coding = coding_of()
-    together = pursue_layers(coding, "primal-dual", tol=1e-6, max_steps=4000)
+@pytest.mark.parametrize("solver", [ml_ista, ml_fista, primal_dual])
+def test_problems_of_a_batch_are_those_alone(solver):
+    """The same iterates, also after others were dropped. (Penalties of alternating directions are shared.)"""
+    coding, whole = coding_of(), torch.tensor([False, True, True])
+    together, alone = solver(coding)(coding.problem(), coding.start()), []
     for i in range(3):
-        mask = torch.arange(3) == i
-        alone = pursue_layers(coding.take(mask), "primal-dual", tol=1e-6, max_steps=4000)
-        torch.testing.assert_close(alone.objective[0], together.objective[i], rtol=1e-6, atol=0)
+        one = coding.take(torch.arange(3) == i)
+        alone.append(solver(one)(one.problem(), one.start()))
+    for step in range(40):
+        x = together.send(whole).x if step == 20 else next(together).x
+        apart = torch.cat([next(stream).x for stream in alone])
+        torch.testing.assert_close(x, apart if step < 20 else apart[1:], rtol=1e-6, atol=1e-8)
 
 
 def test_fractions_of_lambda_max_are_of_the_effective_dictionaries():
@@ -305,8 +315,21 @@ def test_wrong_problems_are_refused(change, message):
         MultiLayerCoding(model_of(), **given)
 
 
+def test_a_model_of_zeros_has_the_code_zero():
+    layers = (ConvDictionary(torch.zeros(2, 1, 3, dtype=F64)), ConvDictionary(torch.zeros(3, 2, 2, dtype=F64)))
+    coding = MultiLayerCoding(MultiLayerDictionary(layers), torch.ones(1, 1, 8, dtype=F64), 0.1, "absolute")
+    for method in ("ml-fista", "alternating", "primal-dual"):
+        assert not bool(pursue_layers(coding, method, max_steps=20).codes[-1].any())
+
+
 def test_wrong_calls_are_refused():
     coding = coding_of()
+    with pytest.raises(InputError, match="padding must be 3 whole numbers"):
+        MultiLayerDictionary(coding.model.layers, 1)
+    assert (
+        MultiLayerCoding(coding.model, coding.signals, torch.tensor(0.1), "absolute").lam()[2].tolist()
+        == [pytest.approx(0.1)] * 3
+    )
     with pytest.raises(InputError, match="method must be one of"):
         pursue_layers(coding, "fista")
     with pytest.raises(InputError, match="start must be of shape"):

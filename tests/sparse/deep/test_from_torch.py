@@ -92,6 +92,59 @@ def test_rescaling_keeps_the_network_and_makes_the_step_safe():
         assert one.forward <= one.at_zero + 1e-6 * abs(one.at_zero)
 
 
+@pytest.mark.parametrize("size", [3, 5, 7])
+def test_rescaled_layers_are_safe_on_images_of_any_size(size):
+    """A cosine filter whose spectrum peaks between the frequencies of small images."""
+    n = torch.arange(size).float()
+    wave = torch.cos(1.9 * n)[:, None] * torch.cos(1.1 * n)[None]
+    net = nn.Sequential(nn.Conv2d(1, 2, size), nn.ReLU())
+    with torch.no_grad():
+        net[0].weight.copy_(torch.stack([wave, wave.T])[:, None])
+    scaled = from_torch(net).rescale()
+    for side in (size + 3, 64, 101):
+        x = torch.randn(1, 2, *scaled.model.code_shapes((side, side))[0], generator=torch.Generator().manual_seed(0))
+        for _ in range(60):
+            x = scaled.model.up(1, scaled.model.down(1, x, (side, side)))
+            norm, x = float(x.norm()), x / x.norm()
+        assert norm <= 1 + 1e-5
+
+
+class Dropping(nn.Module):
+    """Dropout as a function, which drops in evaluation too unless it is told."""
+
+    def __init__(self, told: bool) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.told = nn.Conv1d(1, 2, 3), nn.Conv1d(2, 2, 3), told
+
+    def forward(self, x):
+        x = F.relu(self.conv1(x))
+        x = F.dropout(x, 0.5, training=False) if self.told else F.dropout(x, 0.5)
+        return F.relu(self.conv2(x))
+
+
+def test_dropout_as_a_function_counts_where_it_drops():
+    assert len(from_torch(Dropping(told=True)).model) == 2
+    found = from_torch(Dropping(told=False))
+    assert len(found.model) == 1
+    assert "dropout" in found.ended
+
+
+def test_a_dead_filter_is_no_obstacle():
+    net = thresholding_net()
+    with torch.no_grad():
+        net[0].weight[3] = 0
+    (first, _) = from_torch(net).report(torch.randn(2, 1, 12, 12), steps=5)
+    assert 0 < first.coherence < 1
+
+
+def test_batchnorms_of_all_kinds_in_the_penalty():
+    plain = nn.Sequential(nn.Conv1d(1, 3, 3), nn.BatchNorm1d(3, affine=False), nn.ReLU())
+    assert float(model_penalty(plain).detach()) > 0
+    without = nn.Sequential(nn.Conv1d(1, 3, 3), nn.BatchNorm1d(3, track_running_stats=False), nn.ReLU())
+    with pytest.raises(InputError, match="must have running statistics"):
+        model_penalty(without)
+
+
 def thresholding_net(k=10):
     """A network that is such a model: unit atoms, all biases thresholds."""
     torch.manual_seed(2)

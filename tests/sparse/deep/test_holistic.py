@@ -30,6 +30,8 @@ def test_zeros_found_are_zeros_and_the_residual_is_the_noise():
     found = holistic(model, y, 5, noise)
     assert found.zeros.shape == (1, 5)
     assert float(found.codes[0].flatten()[found.zeros[0]].abs().max()) < 1e-5 * float(found.codes[0].abs().max())
+    assert 0 < int((found.codes[1] != 0).sum()) < 50
+    assert int((found.codes[0] == 0).sum()) >= 5
     left = float((y - model.synthesise(found.codes[1], y.shape[2:])).norm())
     assert left == pytest.approx(noise, rel=0.03)
 

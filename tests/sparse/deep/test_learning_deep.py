@@ -104,6 +104,45 @@ def test_an_interrupted_fit_goes_on_bit_for_bit(digits, fitted, stop, tmp_path):
     assert loaded.objective_ == fitted.objective_
 
 
+@pytest.mark.parametrize("where", ["learnt", "revived"])
+@pytest.mark.parametrize("call", [2, 3])
+def test_an_interruption_anywhere_goes_on_bit_for_bit(digits, fitted, where, call, monkeypatch):
+    """Also in the middle of a step or of a revival, after it has begun to change things."""
+    import triptych.sparse.deep.estimator as module
+
+    real, calls = getattr(module, where), []
+
+    def interrupted(state, signals, plan):
+        calls.append(real(state, signals, plan))
+        if len(calls) == call:
+            raise Stopped
+        return calls[-1]
+
+    half = coder()
+    with monkeypatch.context() as patched:
+        patched.setattr(module, where, interrupted)
+        if where == "revived":  # there are as many visits that revive as calls
+            half.set_params(max_iter=3)
+        try:
+            half.fit(digits[:300])
+        except Stopped:
+            half.set_params(warm_start=True).fit(digits[:300])
+    assert all(torch.equal(a.atoms, b.atoms) for a, b in zip(half.dictionary_.layers, fitted.dictionary_.layers))
+    assert half.objective_ == fitted.objective_
+
+
+def test_going_on_with_other_signals_is_refused(digits):
+    one = coder(max_iter=1).fit(digits[:50]).set_params(warm_start=True)
+    for other in (digits[:49], digits[50:100]):
+        with pytest.raises(InputError, match="warm_start needs the signals that fit had, 50 of them"):
+            one.fit(other)
+
+
+def test_parameters_of_numpy_are_saved(digits, tmp_path):
+    one = coder(max_iter=np.int64(1), density=np.float32(0.25), signal_shape=(np.int64(1), 8, 8)).fit(digits[:30])
+    assert MultiLayerSparseCoder.load(one.save(tmp_path / "m")).max_iter == 1
+
+
 def test_saved_models_come_back(fitted, digits, tmp_path):
     for resumable in (True, False):
         other = MultiLayerSparseCoder.load(fitted.save(tmp_path / str(resumable), resumable))
@@ -157,6 +196,7 @@ def test_codes_that_are_not_certified_are_told_of(fitted, digits):
     [
         ({"layers": "8y3"}, "layers must be like"),
         ({"layers": ()}, "layers must be a text"),
+        ({"layers": "8x3,12x3d1..2"}, "layers must be like"),
         ({"layers": "8x3,12x9"}, "layer 2: signals must be at least"),
         ({"density": 0.0}, "density"),
         ({"reg": -1.0}, "reg"),

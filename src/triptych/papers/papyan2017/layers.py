@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PAPER = "Papyan, Romano & Elad, Convolutional Neural Networks Analyzed via Convolutional Sparse Coding, JMLR 2017"
 CLAIMS = {
-    "deep coding": "deep coding problem: no other codes within the noise",
+    "deep coding": "deep coding problem: how far other codes within the noise are",
     "thresholding": "layered thresholding: the right atoms, error",
     "basis pursuit": "layered basis pursuit: no wrong atom, error",
     "projection": "projection: error",

@@ -126,7 +126,7 @@ def _features(features: str, context: Context, train: "Tensor", x: "Tensor") -> 
 
 
 def _codes(coder: "MultiLayerSparseCoder", count: int, x: "Tensor") -> Any:
-    """Codes on the first ``count`` layers joined, (n, numbers), each coefficient over its largest."""
+    """Codes on the first ``count`` layers joined, (n, numbers)."""
     import torch
 
     from triptych.sparse.deep import MultiLayerDictionary

@@ -158,7 +158,8 @@ def _factor(K: Cascade | Table) -> Tensor | None:
     M0 = K.matrix.double()[: K.sizes[0]]
     gram = M0.T @ M0
     return torch.linalg.cholesky(
-        gram + RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        gram
+        + RIDGE * gram.diagonal().mean().clamp_min(1e-12) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     )
 
 

@@ -1,6 +1,6 @@
 """Multi-layer basis pursuit: one deepest code that makes all layers sparse at once, as a convex problem with a certificate."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf, prod
@@ -14,6 +14,7 @@ from triptych.sparse.coding import SCALES
 from triptych.sparse.deep.dictionary import DENSE, MultiLayerDictionary
 
 ENTRIES = 1 << 25  # of a map that is made a matrix
+TOGETHER = 128  # columns of it that are made at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ class Cascade:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The same map as a matrix (numbers, k_L · places), for deepest codes of few coefficients."""
+    """The same map as a float64 matrix (numbers, k_L · places), for deepest codes of few coefficients."""
 
     cascade: Cascade
     matrix: Tensor
@@ -78,12 +79,11 @@ class Table:
         return (z @ self._as(z)).reshape(len(z), model.n_atoms[-1], *places)
 
     def _as(self, like: Tensor) -> Tensor:
-        return self.matrix if like.dtype == self.matrix.dtype else self._other.to(like)
+        return self.matrix if like.dtype == torch.float64 else self._single.to(like)
 
     @cached_property
-    def _other(self) -> Tensor:
-        """The matrix in the other of float32 and float64, in which certificates are made."""
-        return self.matrix.to(torch.float64 if self.matrix.dtype == torch.float32 else torch.float32)
+    def _single(self) -> Tensor:
+        return self.matrix.float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ class MultiLayerCoding:
     ----------
     model : the MultiLayerDictionary D_1, ..., D_L.
     signals : floating-point tensor ``(b, c, *shape)``.
-    reg : λ_1, ..., λ_L, at least 0, numbers or tensors (b,); one number serves all layers.
+    reg : λ_1, ..., λ_L, at least 0, numbers or tensors (b,), as a tuple or list; one of them serves all layers.
     reg_scale : "lambda_max": of layer i as a fraction of ‖(D_1 ... D_i)* y‖_∞, problem by problem; "absolute": λ_i itself.
     nonnegative : whether g >= 0; the layers before it take the signs that it gives them.
 
@@ -153,7 +153,7 @@ class MultiLayerCoding:
 
     model: MultiLayerDictionary
     signals: Tensor
-    reg: float | Sequence[float | Tensor] = 0.1
+    reg: float | Tensor | Sequence[float | Tensor] = 0.1
     reg_scale: str = "lambda_max"
     nonnegative: bool = True
 
@@ -164,7 +164,7 @@ class MultiLayerCoding:
         self.model.code_shapes(self.shape)
         if not bool(self.signals.isfinite().all()):
             raise InputError("signals must be finite, got NaN or infinity")
-        reg = (self.reg,) * len(self.model) if isinstance(self.reg, int | float) else tuple(self.reg)
+        reg = tuple(self.reg) if isinstance(self.reg, list | tuple) else (self.reg,) * len(self.model)
         if len(reg) != len(self.model):
             raise wrong("reg", f"a number, or {len(self.model)} of them, one a layer", self.reg)
         for part in reg:
@@ -186,8 +186,7 @@ class MultiLayerCoding:
         n = code.numel()
         if n > DENSE or n * sum(K.sizes) > ENTRIES:
             return K
-        eye = torch.eye(n, dtype=code.dtype, device=code.device).reshape(n, *code.shape[1:])
-        return Table(K, torch.cat([K.forward(part) for part in eye.split(256)]).T.contiguous())
+        return Table(K, as_matrix(K.forward, tuple(code.shape[1:]), code.device))
 
     def lam(self) -> tuple[Tensor, ...]:
         """λ_1, ..., λ_L, each (b,), in the units of the signals."""
@@ -230,6 +229,21 @@ class MultiLayerCoding:
         """The objective of deepest codes, (b,), in their dtype; infinity where g < 0 is not allowed."""
         problem = self.problem()
         return problem.loss.value(problem.map.forward(g)) + problem.term.value(g)
+
+
+def as_matrix(
+    forward: Callable[[Tensor], Tensor],
+    shape: tuple[int, ...],
+    device: torch.device,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """A linear map of codes of a shape as a matrix (numbers, coefficients), made some columns at a time."""
+    n, columns = prod(shape), []
+    for part in torch.arange(n, device=device).split(TOGETHER):
+        unit = torch.zeros(len(part), n, dtype=dtype, device=device)
+        unit[torch.arange(len(part), device=device), part] = 1
+        columns.append(forward(unit.reshape(-1, *shape)).flatten(1))
+    return torch.cat(columns).T.contiguous()
 
 
 def _clamped(x: Tensor, level: Tensor) -> Tensor:

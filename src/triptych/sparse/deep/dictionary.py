@@ -13,7 +13,9 @@ from torch.nn import functional as F
 
 from triptych.check import InputError, whole, wrong
 from triptych.sparse.dictionary import ConvDictionary
+from triptych.sparse.layer import lipschitz_bound
 
+SPECTRA = 1 << 22  # numbers of spectra that are looked at for a norm; above it a bound for all shapes serves
 DENSE = 2048  # codes of so many coefficients have their map as a matrix
 
 
@@ -44,14 +46,14 @@ class MultiLayerDictionary:
                     f"layer {i} must have {below.n_atoms} channels on {len(below.size)} axes, {below.boundary}, for the atoms "
                     f"of layer {i - 1}, got {D.channels} on {len(D.size)}, {D.boundary}"
                 )
-        around = (0,) * len(layers) if self.padding is None else tuple(self.padding)
-        if len(around) != len(layers):
+        around = (0,) * len(layers) if self.padding is None else self.padding
+        if not isinstance(around, list | tuple) or len(around) != len(layers):
             raise wrong("padding", f"{len(layers)} whole numbers, one a layer", self.padding)
         for p in around:
             whole("padding", p, low=0)
         if any(around) and layers[0].boundary == "circular":
             raise InputError("padding is for boundary='valid'; circular signals have no border")
-        object.__setattr__(self, "padding", around)
+        object.__setattr__(self, "padding", tuple(around))
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -150,6 +152,8 @@ class MultiLayerDictionary:
         places = D.code_shape([n + 2 * p for n in shape])
         if D.n_atoms * prod(places) <= DENSE:
             return float(torch.linalg.matrix_norm(self._matrix(i, shape), 2)) ** 2
+        if D.atoms[:, :, 0].numel() * prod(shape) > SPECTRA:
+            return float(lipschitz_bound(D))
         return D.lipschitz([n + 2 * p for n in shape])
 
     def _matrix(self, i: int, shape: Sequence[int]) -> Tensor:

@@ -83,6 +83,8 @@ class MultiLayerSparseCoder(TransformerMixin, BaseEstimator):
         Visits.
     signal_shape_ : tuple
         (c, n) or (c, h, w) of the training signals.
+    n_samples_ : int
+        How many there were.
     examples_ : Tensor
         The first of them, to be shown.
 
@@ -147,15 +149,23 @@ class MultiLayerSparseCoder(TransformerMixin, BaseEstimator):
         signals = self._given(X, reset=not going)
         if not going:
             self._begin(signals)
+        elif len(signals) != self.n_samples_ or not torch.equal(signals[:EXAMPLES].to(self.examples_), self.examples_):
+            raise InputError(
+                f"warm_start needs the signals that fit had, {self.n_samples_} of them; use warm_start=False"
+            )
         plan = self._plan(len(signals))
-        per, state = math.ceil(len(signals) / plan.batch), self._state
-        while state.step < plan.steps:
-            part = order(len(signals), plan.batch, plan.seed, state.step)
-            self._visit.append(learnt(state, signals[part], plan) * len(part))
-            if state.step % per == 0:
+        per = math.ceil(len(signals) / plan.batch)
+        while self._state.step < plan.steps:
+            part = order(len(signals), plan.batch, plan.seed, self._state.step)
+            state, objective = learnt(self._state, signals[part], plan)
+            visit, log = [*self._visit, objective * len(part)], self.objective_
+            if over := state.step % per == 0:
                 if state.step < REVIVAL * plan.steps:
-                    revived(state, signals[order(len(signals), plan.batch, plan.seed, state.step)], plan)
-                self._went(sum(self._visit) / len(signals), plan)
+                    state = revived(state, signals[order(len(signals), plan.batch, plan.seed, state.step)], plan)
+                visit, log = [], [*log, sum(visit) / len(signals)]
+            self._state, self._visit, self.objective_ = state, visit, log  # all or nothing, whatever interrupts
+            if over:
+                self._went(plan)
         self._describe(plan)
         return self
 
@@ -204,9 +214,7 @@ class MultiLayerSparseCoder(TransformerMixin, BaseEstimator):
             for name in ("entries", "first", "second"):
                 tensors |= {f"{name}_{i}": t for i, t in enumerate(getattr(state, name), 1)}
             tensors["used"] = state.used
-        parameters = {name: getattr(self, name) for name in PARAMETERS}
-        parameters["layers"] = self.layers if isinstance(self.layers, str) else [vars(layer) for layer in self.layers]
-        parameters["signal_shape"] = None if self.signal_shape is None else list(self.signal_shape)
+        parameters = {name: _plain(getattr(self, name)) for name in PARAMETERS}
         meta = {
             "parameters": parameters,
             "reg": self.reg_,
@@ -215,6 +223,7 @@ class MultiLayerSparseCoder(TransformerMixin, BaseEstimator):
             "signal_shape": list(self.signal_shape_),
             "form": list(self._form),
             "n_features_in": int(self.n_features_in_),
+            "n_samples": self.n_samples_,
             "seed": self._seed,
             "step": self._state.step,
             "resumable": resumable,
@@ -246,6 +255,7 @@ class MultiLayerSparseCoder(TransformerMixin, BaseEstimator):
         coder.reg_ = real("reg", meta["reg"], above=0.0)
         coder.objective_ = [real("objective", value) for value in meta["objective"]]
         coder._visit = [real("visit", value) for value in meta["visit"]]
+        coder.n_samples_ = whole("n_samples", meta["n_samples"])
         coder._seed = whole("seed", meta["seed"], low=0)
         atoms = [tensors[f"atoms_{i}"] for i in range(1, len(shapes) + 1)]
         coder.dictionary_ = MultiLayerDictionary(tuple(ConvDictionary(a, s.stride) for a, s in zip(atoms, shapes)))
@@ -321,13 +331,13 @@ class MultiLayerSparseCoder(TransformerMixin, BaseEstimator):
         state = begun(shapes, self.signal_shape_[0], len(self.signal_shape_) - 1, self._seed, signals.dtype)
         state.dictionary(self._plan(len(signals))).code_shapes(self.signal_shape_[1:])
         self._state, self.objective_, self._visit = state, [], []
-        self.examples_ = signals[:EXAMPLES].clone()
+        self.examples_, self.n_samples_ = signals[:EXAMPLES].clone(), len(signals)
+        self._describe(self._plan(len(signals)))
 
-    def _went(self, objective: float, plan: Plan) -> None:
+    def _went(self, plan: Plan) -> None:
         """A visit is over."""
-        self._visit = []
-        self.objective_.append(objective)
         self._describe(plan)
+        objective = self.objective_[-1]
         if callable(self.verbose):
             self.verbose(self.n_iter_, objective)
         elif self.verbose:
@@ -358,3 +368,12 @@ class MultiLayerSparseCoder(TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as JSON holds it."""
+    if isinstance(value, LayerShape):
+        return {name: _plain(part) for name, part in vars(value).items()}
+    if isinstance(value, tuple | list):
+        return [_plain(part) for part in value]
+    return value.item() if hasattr(value, "item") else value

@@ -38,7 +38,7 @@ def primal_dual(coding: MultiLayerCoding, plain: bool = False, theta: Tensor | N
 def _plain(coding: MultiLayerCoding, g: Tensor) -> Generator[Iterate, Tensor | None, None]:
     """σ = τ = 1 / ‖K‖."""
     K = coding.map
-    norm = SAFE * operator_norm(K, g[:1], (1.0,) * len(K.sizes))
+    norm = SAFE * (operator_norm(K, g[:1], (1.0,) * len(K.sizes)) or 1.0)
     size = g.new_full((1,), 1 / norm)
     p, problem = g.new_zeros(len(g), sum(K.sizes)), coding.problem()
     while True:
@@ -74,7 +74,7 @@ def _restarted(coding: MultiLayerCoding, g: Tensor, p: Tensor | None) -> Generat
     norms = [operator_norm(K, g[:1], tuple(float(i == j) for j in parts)) for i in parts]
     scales = tuple(1 / (norm or 1.0) for norm in norms)  # of every part, so that each has norm 1
     sigma = g.new_tensor(scales).square()[None]
-    tau = 1 / (SAFE * operator_norm(K, g[:1], scales)) ** 2
+    tau = 1 / (SAFE * (operator_norm(K, g[:1], scales) or 1.0)) ** 2
     ruler = _Ruler(tau, torch.repeat_interleave(sigma, torch.tensor(K.sizes, device=g.device), dim=1))
     p = g.new_zeros(len(g), sum(K.sizes)) if p is None else p.to(g)
     none, count = g.new_full((len(g),), torch.inf), g.new_zeros(len(g))

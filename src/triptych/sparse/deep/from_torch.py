@@ -9,6 +9,7 @@ Papyan, Romano & Elad, JMLR 2017. Whether that step goes anywhere near the minim
 (b < 0), and whether the theorems could apply, depends on the weights: the report says so, layer by layer.
 """
 
+import copy
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
@@ -23,7 +24,9 @@ from triptych.sparse.coherence import mutual_coherence, uniqueness_bound
 from triptych.sparse.deep.dictionary import MultiLayerDictionary
 from triptych.sparse.deep.forward import layered_thresholding
 from triptych.sparse.deep.pursue import Layer
+from triptych.sparse.dictionary import ConvDictionary
 from triptych.sparse.fold import fold
+from triptych.sparse.layer import lipschitz_bound
 from triptych.sparse.norms import l0_stripe
 from triptych.sparse.pursuits.auto import SEARCH
 
@@ -39,7 +42,7 @@ class LayerReport:
     Attributes
     ----------
     lipschitz : ‖D‖²; the step 1 of the forward pass is safe up to 1, and goes uphill at worst above 2.
-    coherence, bound : mu of the whole atoms, and (1 + 1/mu) / 2, the most non-zeros a stripe for which theory promises anything.
+    coherence, bound : mu of the whole atoms that are not 0, and (1 + 1/mu) / 2, the most non-zeros a stripe for which theory promises anything.
     stripe : non-zeros in the fullest stripe of the forward code, the most over the signals.
     positive : the share of biases above 0, which are no thresholds.
     at_zero, forward, best : the layer's objective at G = 0, at the forward code, and after a pursuit from there.
@@ -87,15 +90,13 @@ class Converted:
         return layered_thresholding(self.model, x, [-b for b in self.bias])
 
     def rescale(self) -> "Converted":
-        """The same network with ‖D_i‖ = 1 in every layer, as ReLU(t v) = t ReLU(v) allows: step 1 is then a descent step.
+        """The same network with ‖D_i‖ <= 1 in every layer, as ReLU(t v) = t ReLU(v) allows: step 1 is then a descent step.
 
-        Norms are looked at on signals of the smallest shape with four places of the deepest atoms, and never too small.
+        By a bound on the norms that holds for signals of any shape.
         """
-        shape = self.model.signal_shape((4,) * len(self.model.layers[0].size))
-        shapes = (shape, *self.model.code_shapes(shape))
         layers, bias, scale, total = [], [], [], 1.0
-        for i, (D, b, own) in enumerate(zip(self.model.layers, self.bias, self.scale), 1):
-            norm = D.lipschitz([n + 2 * self.model.around[i - 1] for n in shapes[i - 1]]) ** 0.5
+        for D, b, own in zip(self.model.layers, self.bias, self.scale):
+            norm = max(float(lipschitz_bound(D)) ** 0.5, 1e-12)
             total *= norm
             layers.append(replace(D, atoms=D.atoms / norm))
             bias.append(b / total)
@@ -119,7 +120,7 @@ class Converted:
             D, p, b = self.model.layers[i - 1], self.model.around[i - 1], self.bias[i - 1]
             problem = self._problem(i, below)
             least = self._layer(i, below, steps, tol)
-            mu = mutual_coherence(D)
+            mu = mutual_coherence(_alive(D))
             value = _value(problem, code)
             found.append(
                 LayerReport(
@@ -238,14 +239,14 @@ def _stack(net: nn.Module) -> tuple[list[tuple[str, nn.Module, nn.Module | None]
 def _chain(net: nn.Module) -> list[tuple[str, str, nn.Module | None]]:
     """What a network does to its input, step by step: (kind, name, module), until the path branches."""
     try:
-        graph = fx.symbolic_trace(net.eval() if not net.training else _evaluated(net)).graph
+        graph = fx.symbolic_trace(copy.deepcopy(net).eval()).graph
+        node = next(n for n in graph.nodes if n.op == "placeholder")
     except Exception as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
             f"net must be traceable by torch.fx, but it is not ({reason}); pass its convolutional part"
         ) from error
     modules, found = dict(net.named_modules()), []
-    node = next(n for n in graph.nodes if n.op == "placeholder")
     while len(node.users) == 1:
         node = next(iter(node.users))
         if node.op == "output":
@@ -276,15 +277,19 @@ def _kind(node: fx.Node, module: nn.Module | None) -> str:
     ):
         return "relu"
     if node.op == "call_function" and node.target in (F.dropout, F.dropout2d):
-        return "still"
+        return "other" if _on(node) else "still"
     return "other"
 
 
-def _evaluated(net: nn.Module) -> nn.Module:
-    """The network in evaluation, without touching the one given."""
-    import copy
+def _on(node: fx.Node) -> bool:
+    """Whether a dropout that is called as a function drops in evaluation too: its ``training`` is True unless told."""
+    return bool(node.kwargs.get("training", node.args[2] if len(node.args) > 2 else True))
 
-    return copy.deepcopy(net).eval()
+
+def _alive(D: ConvDictionary) -> ConvDictionary:
+    """The atoms that are not 0; all where none is."""
+    kept = D.atoms[D.norms > 0]
+    return replace(D, atoms=kept) if len(kept) else replace(D, atoms=torch.ones_like(D.atoms[:1]))
 
 
 def _only(model: MultiLayerDictionary, i: int) -> MultiLayerDictionary:
@@ -308,11 +313,24 @@ def model_penalty(net: nn.Module) -> Tensor:
     if not layers:
         raise InputError(f"net must begin with a convolution, its bias and a ReLU; it does not: {ended}")
     total: Tensor | float = 0.0
-    for _, conv, norm in layers:
+    for name, conv, norm in layers:
         atoms: Tensor = conv.weight.flatten(1)  # pyright: ignore[reportAssignmentType, reportCallIssue]
         bias: Tensor = atoms.new_zeros(len(atoms)) if conv.bias is None else conv.bias  # pyright: ignore[reportAssignmentType]
         if norm is not None:
-            scale = norm.weight / (norm.running_var + norm.eps).sqrt()  # pyright: ignore
-            atoms, bias = atoms * scale[:, None], scale * (bias - norm.running_mean) + norm.bias  # pyright: ignore
+            scale, shift = _affine(name, norm, atoms)
+            atoms, bias = atoms * scale[:, None], scale * bias + shift
         total = total + (atoms.square().sum(1) - 1).square().mean() + bias.clamp_min(0).square().mean()
     return total  # pyright: ignore[reportReturnType]
+
+
+def _affine(name: str, norm: nn.Module, like: Tensor) -> tuple[Tensor, Tensor]:
+    """scale and shift of a BatchNorm in evaluation, with gradients. Raises InputError where it has no statistics."""
+    assert isinstance(norm, NORMS)
+    if norm.running_mean is None or norm.running_var is None:
+        raise InputError(
+            f"the BatchNorm of {name} must have running statistics, got none; set track_running_stats=True"
+        )
+    gamma = torch.ones_like(like[:, 0]) if norm.weight is None else norm.weight
+    beta = torch.zeros_like(like[:, 0]) if norm.bias is None else norm.bias
+    scale = gamma / (norm.running_var + norm.eps).sqrt()
+    return scale, beta - scale * norm.running_mean

@@ -20,7 +20,11 @@ from triptych.sparse.deep.dictionary import MultiLayerDictionary
 from triptych.sparse.dictionary import ConvDictionary
 from triptych.sparse.norms import l0_patch, l0_stripe
 
-UNIT = 1e-4  # how far the norm of an atom may be from 1
+UNIT = 1e-5  # how far the norm of an atom may be from 1
+MADE = 1e-4  # how far G_{i-1} may be from D_i G_i, relative
+INSIDE = 1e-3  # how far inside its interval a threshold is taken, so that rounding does not matter
+KINDS = ("soft", "hard", "nonnegative")
+NAMED = {"soft": "soft", "hard": "hard", "nonnegative": "non-negative"}
 FEW = "not promised, which does not say that it fails"
 
 
@@ -39,7 +43,7 @@ class LayerGuarantees:
     interval : between these thresholds, layered thresholding finds exactly the right atoms; None: between none.
     threshold : the one that the error is computed with.
     stability : a bound on ‖G^_i - G_i‖₂ for every solution of the deep coding problem with as sparse stripes.
-    projection : the same for every signal of the model whose codes are as sparse, nearest to the noisy one.
+    projection : the same for the codes of D^(i) with no more non-zeros in any of its stripes that fit the signal within the noise.
     effective_stripe : the stripe norm of G_i as a code of D^(i).
     """
 
@@ -119,7 +123,7 @@ class DeepGuarantees:
         if self.thresholding:
             at = ", ".join(f"{layer.threshold:.3g}" for layer in self.layers)
             lines.append(
-                f"The forward pass with thresholds {at} finds exactly these atoms, and errs by at most "
+                f"The forward pass with {NAMED[self.kind]} thresholds {at} finds exactly these atoms, and errs by at most "
                 f"{deep.threshold_error:.3g} in a patch of the deepest code."
             )
         else:
@@ -133,12 +137,15 @@ class DeepGuarantees:
                 if self.local_noise
                 else "weights that fall to 0 finds the codes"
             )
-            lines.append(f"Layered basis pursuit with {how}.")
+            lines.append(f"Layered basis pursuit, with signs, with {how}.")
         else:
             where = _where(one.pursuit_error < inf for one in self.layers)
             lines.append(f"Recovery by layered basis pursuit: {FEW}; {where} is too full.")
         if deep.projection < inf:
-            lines.append(f"Projection onto the model errs by at most {deep.projection:.3g} in the deepest code.")
+            lines.append(
+                f"No code with as few non-zeros in every stripe of the effective dictionary fits as well and is farther than "
+                f"{deep.projection:.3g} from the deepest: so much a projection errs at most."
+            )
         else:
             lines.append(f"Stability of the projection: {FEW}; the effective coherence is {deep.effective:.3f}.")
         return "\n".join(lines)
@@ -147,40 +154,73 @@ class DeepGuarantees:
 def deep_guarantees(
     model: MultiLayerDictionary,
     codes: Sequence[Tensor],
-    local_noise: float = 0.0,
+    local_noise: float | None = None,
     noise: float | None = None,
     *,
     kind: str = "soft",
     patch: Sequence[int] | None = None,
 ) -> tuple[DeepGuarantees, ...]:
-    """The guarantees of the codes (G_1, ..., G_L), each ``(b, k_i, *code_shape_i)``, of b signals.
+    """The guarantees of the codes (G_1, ..., G_L), each ``(b, k_i, *code_shape_i)`` with G_{i-1} = D_i G_i, of b signals.
 
-    ``local_noise`` bounds ‖e‖₂ in every patch of a first atom's size, ``noise`` in the whole signal (None: what follows from it).
-    ``kind``: "soft" (and non-negative) or "hard" thresholds. ``patch``: the size of a patch of the deepest code, which no next
-    layer fixes; None: all of it. Raises InputError for codes that do not fit, for padding, and where an atom is not of norm 1.
+    ``local_noise`` bounds ‖e‖₂ in every patch of a first atom's size, ``noise`` in the whole signal. Where one is None it is what
+    follows from the other; none of both: no noise. ``kind`` of the thresholds: "soft", "hard" or "nonnegative", of which nothing is
+    promised where a code is below 0. ``patch``: the size of a patch of the deepest code, which no next layer fixes; None: all of
+    it. Raises InputError for codes that do not fit, for padding, where an atom is not of norm 1, and for circular signals in which
+    an atom meets another on both sides.
     """
-    choice("kind", kind, ("soft", "hard"))
+    choice("kind", kind, KINDS)
+    shape = _fitting(model, codes)
+    if local_noise is None:
+        local_noise = 0.0 if noise is None else real("noise", noise, low=0.0)
+    local_noise = real("local_noise", local_noise, low=0.0)
+    cover = prod(-(-N // n) for N, n in zip(shape, model.layers[0].size))
+    noise = local_noise * sqrt(cover) if noise is None else real("noise", noise, low=local_noise)
+    double = model.to(torch.float64).normalise()
+    mus = [mutual_coherence(D) for D in double.layers]
+    effective = [double.effective(i) for i in range(1, len(model) + 1)]
+    facts = [_Facts.of(double, i, codes[i], effective[i], patch) for i in range(len(model))]
+    whole = [mutual_coherence(D) if _apart(D, shape) else 1.0 for D in effective]  # 1: nothing is promised
+    return tuple(
+        DeepGuarantees(tuple(_layers(facts, mus, whole, j, local_noise, noise, kind)), local_noise, noise, kind)
+        for j in range(len(codes[0]))
+    )
+
+
+def _fitting(model: MultiLayerDictionary, codes: Sequence[Tensor]) -> tuple[int, ...]:
+    """The signals' shape in space. Raises InputError where model or codes are not what the theorems speak of."""
     if len(codes) != len(model):
         raise wrong("codes", f"{len(model)} tensors, one a layer", len(codes))
     if any(model.around):
         raise InputError("guarantees need whole atoms, got a model with padding; make it without")
     if any(bool((D.norms - 1).abs().max() > UNIT) for D in model.layers):
         raise InputError("guarantees need atoms of norm 1, got others; use model.normalise(), and its codes")
-    local_noise = real("local_noise", local_noise, low=0.0)
+    for D, code in zip(model.layers, codes):
+        D.expect("codes", code, D.n_atoms)
+    if len({len(code) for code in codes}) != 1:
+        raise wrong("codes", "of one number of signals", tuple(len(code) for code in codes))
     shape = model.layers[0].signal_shape(codes[0].shape[2:])
-    cover = prod(-(-N // n) for N, n in zip(shape, model.layers[0].size))
-    noise = local_noise * sqrt(cover) if noise is None else real("noise", noise, low=local_noise)
-    double = model.to(torch.float64)
-    mus = [mutual_coherence(D) for D in double.layers]
-    effective = [double.effective(i) for i in range(1, len(model) + 1)]
-    facts = [_Facts.of(double, i, codes[i], effective[i], patch) for i in range(len(model))]
-    whole = [mutual_coherence(D) for D in effective]
-    return tuple(
-        DeepGuarantees(
-            tuple(_layers(facts, mus, whole, j, local_noise, noise, kind)), local_noise, noise, kind
-        )
-        for j in range(len(codes[0]))
-    )  # fmt: skip
+    for i, (D, code) in enumerate(zip(model.layers, codes), 1):
+        below = shape if i == 1 else tuple(codes[i - 2].shape[2:])
+        if D.code_shape(below) != tuple(code.shape[2:]):
+            raise wrong("codes", f"of the shape {D.code_shape(below)} in space in layer {i}", tuple(code.shape[2:]))
+        if not _apart(D, below):
+            raise InputError(
+                f"circular signals must be at least twice an atom's size less 1 on every axis, in layer {i} they are "
+                f"{' x '.join(map(str, below))}; the coherence of smaller ones is not that of the dictionary"
+            )
+        if i > 1:
+            made = model.down(i, code.double(), below)
+            off = (made - codes[i - 2].double()).flatten(1).norm(dim=1)
+            if bool((off > MADE * codes[i - 2].double().flatten(1).norm(dim=1)).any()):
+                raise InputError(
+                    f"codes must make each other, but D_{i} G_{i} is not G_{i - 1}; use model.cascade of the deepest"
+                )
+    return shape
+
+
+def _apart(D: ConvDictionary, shape: Sequence[int]) -> bool:
+    """Whether no atom meets another on both sides."""
+    return D.boundary == "valid" or all(2 * n - 1 <= N for N, n in zip(shape, D.size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +231,7 @@ class _Facts:
     patch: list[int]
     smallest: list[float]
     largest: list[float]
+    negative: list[bool]
     effective_stripe: list[int]
     scale: float
 
@@ -207,6 +248,7 @@ class _Facts:
             l0_patch(code, size, boundary=own.boundary).tolist(),
             least.tolist(),
             flat.amax(1).tolist(),
+            (code < 0).flatten(1).any(1).tolist(),
             l0_stripe(D, code).tolist(),
             float(D.norms.min()),
         )
@@ -221,6 +263,8 @@ def _layers(
         k, p, least, most = fact.stripe[j], fact.patch[j], fact.smallest[j], fact.largest[j]
         k_eff = fact.effective_stripe[j]
         interval, threshold, after = _thresholded(k, p, least, most, mu, threshold_noise, kind)
+        if kind == "nonnegative" and fact.negative[j]:
+            interval, threshold, after = None, inf, inf
         within = k <= basis_pursuit_bound(mu) if pursuit_noise else k < uniqueness_bound(mu)
         pursued = 7.5 * pursuit_noise * sqrt(p) if within and pursuit_noise < inf else inf
         room = 1 - (2 * k - 1) * mu
@@ -260,12 +304,12 @@ def _thresholded(
     if noise == inf:
         return None, inf, inf
     if not k:
-        return (noise, inf), noise * (1 + 1e-9), 0.0
+        return (noise, inf), noise * (1 + INSIDE), 0.0
     low, high = k * mu * most + noise, least - (k - 1) * mu * most - noise
     if not low < high:
         return None, inf, inf
-    threshold = low + min(1e-6 * (high - low), 1e-3 * low)
-    off = noise + mu * (k - 1) * most + (threshold if kind == "soft" else 0.0)
+    threshold = low + INSIDE * (high - low)
+    off = noise + mu * (k - 1) * most + (0.0 if kind == "hard" else threshold)
     return (low, high), threshold, sqrt(p) * off
 
 

@@ -35,6 +35,7 @@ def holistic(model: MultiLayerDictionary, signals: Tensor, zeros: int, noise: fl
     """
     if len(model) != 2:
         raise InputError(f"holistic is for two layers, got {len(model)}; join some by MultiLayerDictionary.effective")
+    model.layers[0].expect("signals", signals, model.channels)
     space = tuple(signals.shape[2:])
     shapes = model.code_shapes(space)
     sizes = [k * torch.Size(shape).numel() for k, shape in zip(model.n_atoms, shapes)]
@@ -47,9 +48,13 @@ def holistic(model: MultiLayerDictionary, signals: Tensor, zeros: int, noise: fl
     D = model._matrix(1, space) @ D2
     found = [_one(D, D2, y, zeros, noise) for y in signals.double().flatten(1)]
     g = torch.stack([one[0] for one in found])
-    middle = (g @ D2.T).reshape(-1, model.n_atoms[0], *shapes[0])
-    codes = (middle.to(signals), g.reshape(-1, model.n_atoms[1], *shapes[1]).to(signals))
-    return Holistic(codes, torch.stack([one[1] for one in found]), torch.tensor([one[2] for one in found]))
+    taken, middle = torch.stack([one[1] for one in found]), g @ D2.T
+    middle = middle.scatter(1, taken, 0.0)  # zeros that were found, without rounding
+    codes = (
+        middle.reshape(-1, model.n_atoms[0], *shapes[0]).to(signals),
+        g.reshape(-1, model.n_atoms[1], *shapes[1]).to(signals),
+    )
+    return Holistic(codes, taken, torch.tensor([one[2] for one in found], dtype=torch.float64))
 
 
 def _one(D: Tensor, D2: Tensor, y: Tensor, zeros: int, noise: float) -> tuple[Tensor, Tensor, float]:
@@ -70,14 +75,15 @@ def _within(D: Tensor, y: Tensor, phi: Tensor, noise: float, guess: float | None
     high = float((D.T @ y).abs().max())
     low = high * 1e-6
     lam = (high * low) ** 0.5 if guess is None else min(max(guess, low), high)
+    g, used = torch.zeros_like(solver.b), lam
     for _ in range(HALVINGS):
-        g = solver.solve(lam)
+        g, used = solver.solve(lam), lam
         left = float((y - D @ g).norm())
         if abs(left - noise) <= 0.02 * noise:
             break
         low, high = (low, lam) if left > noise else (lam, high)
         lam = (low * high) ** 0.5
-    return g, lam
+    return g, used
 
 
 class _Constrained:
@@ -85,10 +91,10 @@ class _Constrained:
 
     def __init__(self, D: Tensor, y: Tensor, phi: Tensor) -> None:
         k = D.shape[1]
-        gram = D.T @ D
-        self.rho = float(gram.diagonal().mean())
+        self.gram, self.phi = D.T @ D, phi
+        self.rho = max(float(self.gram.diagonal().mean()), 1e-12)
         self.b = D.T @ y
-        inverse = torch.linalg.inv(gram + self.rho * torch.eye(k, dtype=D.dtype))
+        inverse = torch.linalg.inv(self.gram + self.rho * torch.eye(k, dtype=D.dtype))
         if len(phi):
             # (A + constraint)⁻¹ on the kernel of φ: A⁻¹ - A⁻¹ φ* (φ A⁻¹ φ*)⁺ φ A⁻¹
             across = inverse @ phi.T
@@ -97,9 +103,8 @@ class _Constrained:
         self.z, self.u = torch.zeros_like(self.b), torch.zeros_like(self.b)
 
     def solve(self, lam: float) -> Tensor:
-        """From where the last λ ended; the point that fulfils the constraints."""
+        """From where the last λ ended; exactly 0 where the shrunk copy is."""
         level = lam / self.rho
-        x = self.z
         for _ in range(STEPS):
             x = self.inverse @ (self.b + self.rho * (self.z - self.u))
             over = x + self.u
@@ -108,4 +113,18 @@ class _Constrained:
             moved, self.z = float((z - self.z).norm()), z
             if max(moved, float((x - z).norm())) <= TOL * max(1e-30, float(z.norm())):
                 break
-        return x
+        return self._polished(lam)
+
+    def _polished(self, lam: float) -> Tensor:
+        """The minimiser with the support and the signs found: G_S g_S + φ_S* ν = b_S - λ sign, φ_S g_S = 0."""
+        on = self.z != 0
+        n, m = int(on.sum()), len(self.phi)
+        if not n:
+            return torch.zeros_like(self.z)
+        phi = self.phi[:, on]
+        top = torch.cat([self.gram[on][:, on], phi.T], 1)
+        system = torch.cat([top, torch.cat([phi, phi.new_zeros(m, m)], 1)])
+        right = torch.cat([self.b[on] - lam * self.z[on].sign(), phi.new_zeros(m)])
+        g = torch.zeros_like(self.z)
+        g[on] = (torch.linalg.pinv(system, hermitian=True) @ right)[:n]
+        return g

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from triptych.check import InputError, real, whole
 from triptych.convex import soft_threshold
-from triptych.sparse.deep.coding import Cascade
+from triptych.sparse.deep.coding import Cascade, as_matrix
 from triptych.sparse.deep.dictionary import MultiLayerDictionary
 from triptych.sparse.deep.exact import operator_norm
 from triptych.sparse.dictionary import ConvDictionary
@@ -70,6 +70,11 @@ class DeepState:
     step: int
     used: Tensor
 
+    def copy(self) -> "DeepState":
+        """The same, to be changed: a step that is interrupted leaves nothing half done."""
+        entries, first, second = (tuple(t.clone() for t in part) for part in (self.entries, self.first, self.second))
+        return DeepState(self.layers, entries, first, second, self.step, self.used.clone())
+
     def dictionary(self, plan: Plan) -> MultiLayerDictionary:
         """The atoms as they are now: the largest entries, of norm 1."""
         atoms = [_kept(w, count) for w, count in zip(self.entries, self.counts(plan))]
@@ -105,8 +110,9 @@ def order(n: int, batch: int, seed: int, step: int) -> Tensor:
     return shuffled[(step % per) * batch : (step % per + 1) * batch]
 
 
-def learnt(state: DeepState, signals: Tensor, plan: Plan) -> float:
-    """One step from a batch of signals ``(b, c, *shape)``; the mean objective of its codes before it."""
+def learnt(state: DeepState, signals: Tensor, plan: Plan) -> tuple[DeepState, float]:
+    """The state after a step from a batch of signals ``(b, c, *shape)``, and the mean objective of its codes before it."""
+    state = state.copy()
     model = state.dictionary(plan)
     codes, objective = deepest(model, signals, plan.lam, plan.nonnegative)
     state.used += (codes != 0).sum((0, *range(2, codes.ndim)))
@@ -124,15 +130,18 @@ def learnt(state: DeepState, signals: Tensor, plan: Plan) -> float:
         scale = (v.mean() / down).sqrt() + TINY
         w.sub_(m, alpha=rate / up / float(scale))
         w.copy_(_unit(w))
-    return objective
+    return state, objective
 
 
-def revived(state: DeepState, signals: Tensor, plan: Plan) -> int:
-    """Make every deepest atom that no code used since the last call what the layers before it see of a badly coded signal."""
+def revived(state: DeepState, signals: Tensor, plan: Plan) -> DeepState:
+    """The state in which every deepest atom that no code used since the last call is what the layers before it see of a badly
+    coded signal.
+    """
+    state = state.copy()
     idle = (state.used == 0).nonzero().squeeze(1)
     state.used.zero_()
     if not len(idle):
-        return 0
+        return state
     model = state.dictionary(plan)
     codes, _ = deepest(model, signals, plan.lam, plan.nonnegative)
     left = signals - model.synthesise(codes, signals.shape[2:])
@@ -149,7 +158,7 @@ def revived(state: DeepState, signals: Tensor, plan: Plan) -> int:
         if bool(patch.any()):
             state.entries[-1][atom] = patch / patch.norm()
             state.first[-1][atom] = 0
-    return len(idle)
+    return state
 
 
 def deepest(
@@ -180,7 +189,7 @@ def _maps(model: MultiLayerDictionary, signals: Tensor) -> tuple[Flat, Flat, flo
     space = tuple(signals.shape[2:])
     shape = (model.n_atoms[-1], *model.code_shapes(space)[-1])
     if prod(shape) * signals[0].numel() <= MATRIX:
-        K = model.effective().matrix(space).to(signals)
+        K = as_matrix(lambda codes: model.synthesise(codes, space), shape, signals.device, signals.dtype)
         return (lambda x: x @ K.T), (lambda z: z @ K), float(torch.linalg.matrix_norm(K, 2)) ** 2 * 1.0001, shape
     whole_map = Cascade(model, space)
     scales = (1.0,) + (0.0,) * (len(model) - 1)
@@ -212,7 +221,7 @@ def parsed(text: str) -> tuple[LayerShape, ...]:
     """Layers of a text like "32x7s2,128x5,1024x7": atoms x size s stride, from the signal inwards. Raises InputError."""
     found = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)x(\d+)(?:s(\d+))?(?:d([\d.]+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d+)x(\d+)(?:s(\d+))?(?:d(\d*\.?\d+))?\s*", part)
         if match is None:
             raise InputError(
                 f'layers must be like "32x7s2,128x5" (atoms x size s stride, from the image inwards), got {text!r}'

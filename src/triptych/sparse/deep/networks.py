@@ -1,6 +1,7 @@
 """Networks whose layers are a pursuit: unrolled multi-layer sparse coding with a linear head, trained on labels.
 
-With g_0 = x, dictionaries W_i, steps c_i and biases b_i, the first pass is g_i = ReLU(c_i W_i* g_{i-1} + b_i); then, T times,
+With g_0 = x, dictionaries W_i, steps c_i and biases b_i, the first pass is g_i = ReLU(c_i W_i* g_{i-1} + b_i), by B for
+"ml-lista"; then, T times,
 
     "feed-forward"   nothing
     "layered"        every layer T times g_i <- ReLU(g_i - c_i W_i* (W_i g_i - g_{i-1}) + b_i) before the next      (layered BP)
@@ -58,6 +59,8 @@ class NetSpec:
         whole("rounds", self.rounds, low=0)
         whole("classes", self.classes)
         whole("ndim", self.ndim, high=2)
+        if self.padding is not None and len(self.padding) != len(self.layers):
+            raise wrong("padding", f"{len(self.layers)} whole numbers, one a layer", self.padding)
 
     @property
     def around(self) -> tuple[int, ...]:
@@ -200,6 +203,7 @@ class MultiLayerNet(nn.Module):
             given["layers"] = tuple(LayerShape(**layer) for layer in given["layers"])
             given["padding"] = None if given["padding"] is None else tuple(given["padding"])
             net = cls(NetSpec(**given), head=bool(meta["head"]))
+            net = net.to(next(iter(tensors.values())).dtype)
             net.load_state_dict(tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:120]

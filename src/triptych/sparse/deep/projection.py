@@ -59,6 +59,8 @@ def project(
     Ends where ‖y - D_1 ... D_L G_L‖₂ is at most ``noise`` (a number or (b,)), or with the last codes before a layer is too full:
     what remains is then not of the model. Raises InputError for wrong values, and for padding.
     """
+    if isinstance(noise, Tensor) and noise.shape not in ((), (1,), (len(signals),)):
+        raise wrong("noise", f"a number of at least 0, or a tensor ({len(signals)},) of them", tuple(noise.shape))
     if any(model.around):
         raise InputError("project needs whole atoms, got a model with padding; make it without")
     if len(stripes) != len(model):

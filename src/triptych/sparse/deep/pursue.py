@@ -22,7 +22,7 @@ from triptych.convex import (
     solve,
 )
 from triptych.sparse.deep.alternating import alternating, certifier
-from triptych.sparse.deep.coding import MultiLayerCoding, Table
+from triptych.sparse.deep.coding import MultiLayerCoding, Table, as_matrix
 from triptych.sparse.deep.dictionary import MultiLayerDictionary
 from triptych.sparse.deep.exact import primal_dual
 from triptych.sparse.deep.forward import layered_thresholding
@@ -119,7 +119,8 @@ def pursue_layers(
 
 def _passed(coding: MultiLayerCoding, method: str) -> MultiLayerPursuit:
     """The forward pass with thresholds λ_i."""
-    kind = "hard" if method == "hard" else "nonnegative" if coding.nonnegative else "soft"
+    kinds = {"thresholding": ("soft", "nonnegative"), "hard": ("hard", "nonnegative hard")}
+    kind = kinds[method][coding.nonnegative]
     levels = [level[:, None] for level in coding.lam()]
     return judged(coding, layered_thresholding(coding.model, coding.signals, levels, kind))
 
@@ -178,11 +179,9 @@ def deepest_codes(
     space = tuple(signals.shape[2:])
     shape = (model.n_atoms[-1], *model.code_shapes(space)[-1])
     term = NonNegativeL1(lam) if nonnegative else L1(lam)
-    K = (
-        Matrix(model.effective().matrix(space)[None])
-        if prod(shape) * signals[0].numel() <= MATRIX
-        else Whole(model, space)
-    )
+    K = Whole(model, space)
+    if prod(shape) * signals[0].numel() <= MATRIX:
+        K = Matrix(as_matrix(K.forward, shape, signals.device, signals.dtype)[None])
     y = signals.flatten(1) if isinstance(K, Matrix) else signals
     start = (
         signals.new_zeros(len(signals), prod(shape))
