@@ -1,10 +1,10 @@
 """Trained networks read as multi-layer models: equality of the forward pass in float32, the report, and what the penalty costs.
 
 Four networks are trained on 10,000 digits of MNIST for some epochs: a plain one (32 and 64 filters of 5 x 5, stride 2), the network of
-pytorch/examples' MNIST example, one with BatchNorm and strides, and the plain one with `model_penalty`, whose atoms become unit and
-whose biases become thresholds.
+pytorch/examples' MNIST example, one with BatchNorm and strides, and the plain one with `model_penalty` at some weights, whose atoms
+become unit and whose biases become thresholds.
 
-    python benchmarks/convert.py [--epochs 4] [--weight 1.0]
+    python benchmarks/convert.py [--epochs 4] [--weights .01 .1]
 
 TRIPTYCH_DATA names the folder that holds mnist.
 """
@@ -98,7 +98,7 @@ def activations(net: nn.Module, x: Tensor) -> list[Tensor]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--weight", type=float, default=1.0, help="of the penalty")
+    parser.add_argument("--weights", type=float, nargs="+", default=[0.01, 0.1], help="of the penalty")
     args = parser.parse_args()
 
     from triptych import load
@@ -108,12 +108,8 @@ def main() -> None:
     train, test = load(folder, split="train"), load(folder, split="test")
     x, y = train.floats()[:10_000], train.labels[:10_000].long()  # pyright: ignore[reportOptionalSubscript]
     x_test, y_test = test.floats(), test.labels.long()  # pyright: ignore[reportOptionalMemberAccess]
-    makers = (
-        ("plain", plain, 0.0),
-        ("example", Example, 0.0),
-        ("BatchNorm", batchnormed, 0.0),
-        ("penalised", plain, args.weight),
-    )
+    makers = [("plain", plain, 0.0), ("example", Example, 0.0), ("BatchNorm", batchnormed, 0.0)]
+    makers += [(f"plain, penalty times {weight:g}", plain, weight) for weight in args.weights]
     for name, make, weight in makers:
         torch.manual_seed(0)
         start = time.process_time()

@@ -303,10 +303,10 @@ def _value(problem: Problem, x: Tensor) -> Tensor:
     return problem.loss.value(problem.map.forward(x)) + problem.term.value(x)
 
 
-def model_penalty(net: nn.Module) -> Tensor:
-    """How far the convolutions of a network are from layers of a model: Σ mean (‖atom‖² - 1)² + mean max(bias, 0)², with gradients.
+def model_penalty(net: nn.Module, margin: float = 0.01) -> Tensor:
+    """How far the convolutions of a network are from layers of a model: Σ (‖atom‖² - 1)² + Σ max(bias + margin, 0), with gradients.
 
-    Added to the loss of training, with some weight, it makes unit atoms and biases that are thresholds. With a BatchNorm the atoms
+    Added to the loss of training, with some weight, it makes unit atoms and biases that are thresholds, ``margin`` below 0. With a BatchNorm the atoms
     and the bias are those that it makes of the convolution in evaluation, as far as its running statistics hold.
     """
     layers, ended = _stack(net)
@@ -319,7 +319,7 @@ def model_penalty(net: nn.Module) -> Tensor:
         if norm is not None:
             scale, shift = _affine(name, norm, atoms)
             atoms, bias = atoms * scale[:, None], scale * bias + shift
-        total = total + (atoms.square().sum(1) - 1).square().mean() + bias.clamp_min(0).square().mean()
+        total = total + (atoms.square().sum(1) - 1).square().sum() + (bias + margin).clamp_min(0).sum()
     return total  # pyright: ignore[reportReturnType]
 
 
