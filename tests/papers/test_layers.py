@@ -49,6 +49,8 @@ def test_no_trial_inside_the_conditions_fails(smoke):
     assert rows["deep coding"]["tightest_1"] > 0.9  # the worst noise makes the bound nearly tight
     assert rows["noise"]["threshold_error_2"] < rows["noise"]["threshold_bound_2"]
     assert rows["noise"]["tuned_error_2"] < rows["noise"]["pursuit_error_2"]
+    shares = {row.cell["claim"]: row for row in read_rows(smoke / "papyan2017.layers")}["beyond"].artefact("shares")
+    assert all(dict(map(tuple, values))[1] == 1 for values in shares.values())  # one non-zero a stripe is always found
 
 
 def test_ml_fista_is_near_the_optimum_and_the_published_weighting_is_not(smoke):

@@ -32,6 +32,8 @@ TRIALS = {Scale.SMOKE: 8, Scale.LAPTOP: 240, Scale.PAPER: 2400}
 MADE = {Scale.SMOKE: 1, Scale.LAPTOP: 4, Scale.PAPER: 20}
 PLACES = 20  # of the deepest code
 LEVELS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05)  # of the noise in a patch, of the figure
+NEAR = 0.01  # how far off a coefficient may be, of magnitudes of .3 and 1, where λ is not 0
+BEYOND = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # stripe norms of the deepest code that are tried without noise
 GRID = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # times the theorem's λ
 
 
@@ -43,15 +45,16 @@ class Cell:
 
 
 def cells(scale: Scale) -> list[Cell]:
-    """The claims, and the figure."""
+    """The claims, the figure of noise, and what is recovered beyond the conditions."""
     del scale
-    return [*(Cell(claim) for claim in CLAIMS), Cell("noise")]
+    return [*(Cell(claim) for claim in CLAIMS), Cell("noise"), Cell("beyond")]
 
 
 def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any]]:
     """Random trials inside the conditions of a claim, half of them with two non-zeros or more in a stripe; or the figure."""
     start = time.process_time()
-    metrics, artefacts = (_noise if cell.claim == "noise" else _claim)(cell, context)
+    run = {"noise": _noise, "beyond": _beyond}.get(cell.claim, _claim)
+    metrics, artefacts = run(cell, context)
     return {**metrics, "cpu_seconds": time.process_time() - start}, artefacts
 
 
@@ -244,6 +247,53 @@ def _noise(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any]
     return {"trials": each * len(LEVELS), **numbers}, {"curves": kept}
 
 
+def _beyond(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Without noise: the share of signals of which both layers' atoms are found, by the stripe norm of the deepest code.
+
+    The forward pass with the best threshold there is for each layer, layered basis pursuit with λ near 0, and projection.
+    """
+    import numpy as np
+
+    from triptych.papers.papyan2017._deep import drawn, made
+    from triptych.papers.papyan2017._trials import half
+    from triptych.sparse.coherence import basis_pursuit_bound, mutual_coherence, uniqueness_bound
+    from triptych.sparse.deep.forward import layered_thresholding
+    from triptych.sparse.deep.projection import project
+
+    del cell
+    model, rng = made(1000 * context.seed), np.random.default_rng([context.seed, 7])
+    mu = mutual_coherence(model.layers[1])
+    stripes = (1, 3, 8) if context.scale is Scale.SMOKE else BEYOND
+    each = 2 if context.scale is Scale.SMOKE else 20
+    right: dict[str, dict[int, float]] = {"thresholding": {}, "basis pursuit": {}, "projection": {}}
+    for stripe in stripes:
+        found = dict.fromkeys(right, 0)
+        for _ in range(each):
+            x, *codes = drawn(model, stripe, PLACES, rng)
+            one = _Trial(model, tuple(codes), x, None)  # pyright: ignore[reportArgumentType]
+            levels, below = [], x
+            for i, code in enumerate(codes, 1):
+                seen = model.up(i, below).abs()
+                levels.append(float(seen[code != 0].min()) * (1 - 1e-9))
+                below = layered_thresholding(model, x, [*levels, *(0.0,) * (len(codes) - i)], "hard")[i - 1]
+            found["thresholding"] += int(_same(layered_thresholding(model, x, levels, "hard"), codes))
+            pursued = _layered(one, [1e-4, 1e-4])
+            near = [float((code - true).abs().max()) <= NEAR for code, true in zip(pursued, codes)]
+            found["basis pursuit"] += int(all(near))
+            projected = project(model, x, [10**6, 10**6], 1e-6)
+            found["projection"] += int(_same(projected.codes, codes))
+        for name, count in found.items():
+            right[name][stripe] = count / each
+    metrics: dict[str, Any] = {
+        "trials": each * len(stripes),
+        "bound": uniqueness_bound(mu),
+        "pursuit_bound": basis_pursuit_bound(mu),
+    }
+    for name, shares in right.items():
+        metrics[f"half_{name.replace(' ', '_')}"] = half(shares)
+    return metrics, {"shares": {name: sorted(values.items()) for name, values in right.items()}}
+
+
 SHOWN = {
     "thresholding, bound": "threshold_bound",
     "thresholding": "threshold_error",
@@ -255,7 +305,7 @@ SHOWN = {
 
 def render(rows: Sequence[Row]) -> list[Section]:
     """Trials inside the conditions; error and bound by the noise."""
-    inside = [row for row in rows if row.cell["claim"] != "noise"]
+    inside = [row for row in rows if row.cell["claim"] in CLAIMS]
     columns = [
         Column("trials", "trials", ".0f"),
         Column("stripe_two", "with stripe >= 2", ".0f"),
@@ -280,6 +330,21 @@ def render(rows: Sequence[Row]) -> list[Section]:
             ]
             title = f"Layer {i + 1}: error and bound by the noise"
             sections.append(Curves(series, title, "noise in a patch", "error in a patch", log_y=True))
+    beyond = sorted((row for row in rows if row.cell["claim"] == "beyond"), key=lambda row: row.seed)
+    if beyond:
+        columns = [
+            Column("bound", "promised below", ".2f"),
+            Column("pursuit_bound", "with noise to", ".2f"),
+            Column("half_thresholding", "forward pass: half at", ".1f", "not reached"),
+            Column("half_basis_pursuit", "layered BP: half at", ".1f", "not reached"),
+            Column("half_projection", "projection: half at", ".1f", "not reached"),
+            Column("trials", "trials", ".0f"),
+        ]
+        lines = [Line("deepest code", {"claim": "beyond"})]
+        sections.append(compare(beyond, lines, columns, title="Beyond the conditions, stripe norms without noise"))
+        shares = beyond[0].artefact("shares")
+        series = [Series(name, *zip(*values)) for name, values in shares.items()]
+        sections.append(Curves(series, "Both layers found, without noise", "stripe norm of the deepest code", "share"))
     return sections
 
 
