@@ -4,7 +4,6 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-import torch
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
@@ -14,11 +13,13 @@ from triptych.check import InputError, real, whole
 from triptych.cli.console import Console
 from triptych.cli.place import check_place
 from triptych.cli.sparse_learn import Plan, described, signals_of
+from triptych.cli.sparse_run import planes
 from triptych.data import load, raster
 from triptych.sparse.coherence import mutual_coherence, uniqueness_bound
 from triptych.sparse.deep import LayerReport, deep_guarantees, deepest_codes, from_torch
-from triptych.sparse.deep.estimator import KIND, MultiLayerSparseCoder
+from triptych.sparse.deep.estimator import MultiLayerSparseCoder
 from triptych.sparse.deep.from_torch import Converted
+from triptych.sparse.deep.model import KIND
 from triptych.sparse.restore import split
 
 PIXEL = 255.0
@@ -162,13 +163,7 @@ def promised_layers(voice: Console, model: Path, image: Path, noise: float, reg:
     real("reg", reg, above=0.0, high=1.0)
     coder, picture = MultiLayerSparseCoder.load(model), raster.read(image)
     dictionary = coder.dictionary_
-    values = torch.from_numpy(picture.values)[None]
-    if dictionary.channels == 1:
-        values = values.transpose(0, 1)
-    elif dictionary.channels != values.shape[1]:
-        raise InputError(
-            f"image must have the {dictionary.channels} channels of the model, it is {picture.mode}; take another model"
-        )
+    values = planes(picture, dictionary.channels)
     values = (values if keep_low else split(values)[1]) / PIXEL
     seen = dictionary.analyse(values).flatten(1)
     largest = float((seen if coder.nonnegative else seen.abs()).max())

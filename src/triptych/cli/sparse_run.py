@@ -45,6 +45,21 @@ def dictionary_of(model: str) -> ConvDictionary:
     return load_dictionary(model)
 
 
+def planes(picture: Raster, channels: int) -> Tensor:
+    """A picture as signals (b, channels, h, w) on the scale 0 to 255: its channels one by one where a model has one.
+
+    Raises InputError where a model has others.
+    """
+    values = torch.from_numpy(picture.values)[None]
+    if channels == 1:
+        return values.transpose(0, 1)
+    if channels != values.shape[1]:
+        raise InputError(
+            f"image must have the {channels} channels of the model, it is {picture.mode}; take another model"
+        )
+    return values
+
+
 def coded_picture(
     dictionary: ConvDictionary, picture: Raster, reg: float, tol: float
 ) -> tuple[Coding, Pursuit, Tensor]:
@@ -52,13 +67,7 @@ def coded_picture(
 
     Channels are coded one by one where the dictionary has one.
     """
-    values = torch.from_numpy(picture.values)[None]
-    if dictionary.channels == 1:
-        values = values.transpose(0, 1)
-    elif dictionary.channels != values.shape[1]:
-        raise InputError(
-            f"image must have the {dictionary.channels} channels of the model, it is {picture.mode}; take another model"
-        )
+    values = planes(picture, dictionary.channels)
     if len(dictionary.size) != 2:
         raise InputError("model must be a dictionary of pictures, its atoms are lines; take another")
     dictionary.code_shape(values.shape[2:])

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from triptych.bench.experiment import Context, Experiment, Row, Scale
 from triptych.bench.row import Metrics
-from triptych.bench.sections import Curves, Section, Series, Text
-from triptych.bench.table import Column, Line, compare
+from triptych.bench.sections import Section
+from triptych.bench.table import Column
 from triptych.papers.sulam2019 import mnist
-from triptych.papers.sulam2019.mnist import NAMES, PAPER, Cell, cells, paired
+from triptych.papers.sulam2019.mnist import PAPER, Cell, cells
 
 if TYPE_CHECKING:
     from torch import nn
@@ -98,30 +98,16 @@ def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any
 
 def render(rows: Sequence[Row]) -> list[Section]:
     """The table beside the published one, what is paired in it, and the training losses."""
-    lines = [Line(NAMES[kind], {"kind": kind}, {"accuracy": value}) for kind, value in PUBLISHED.items()]
     columns = [
         Column("accuracy", "test accuracy, %"),
         Column("train_loss", "last training loss", ".3f"),
         Column("parameters", "parameters", ",.0f"),
         Column("train_cpu_seconds", "training, CPU s", ".0f"),
     ]
-    sections: list[Section] = [compare(rows, lines, columns, title="CIFAR-10, labels", note=_NOTE)]
-    told = paired(rows)
-    if told:
-        sections.append(Text(told))
-    first = min(row.seed for row in rows)
-    series = [
-        Series(NAMES[row.cell["kind"]], [i + 1.0 for i in range(len(losses))], losses)
-        for row in rows
-        if row.seed == first and (losses := row.artefact("losses"))
-    ]
-    return [*sections, Curves(series, f"Training loss, seed {first}", "visit", "cross-entropy")]
+    return mnist.drawn(
+        rows, PUBLISHED, columns, "CIFAR-10, labels", mnist.NOTE.format("50,000 training images, 150 epochs")
+    )
 
-
-_NOTE = (
-    "Published: 50,000 training images, 150 epochs, read from the authors' notebooks. Smaller scales train on fewer images, and are "
-    "to be compared among themselves."
-)
 
 EXPERIMENT = Experiment(
     name="sulam2019.cifar10",

@@ -116,7 +116,6 @@ def _labels(images: Any) -> "Tensor":
 
 def render(rows: Sequence[Row]) -> list[Section]:
     """The table beside the published one, what is paired in it, and the training losses."""
-    lines = [Line(NAMES[kind], {"kind": kind}, {"accuracy": value}) for kind, value in PUBLISHED.items()]
     columns = [
         Column("accuracy", "test accuracy, %"),
         Column("train_loss", "last training loss", ".4f"),
@@ -124,7 +123,15 @@ def render(rows: Sequence[Row]) -> list[Section]:
         Column("parameters", "parameters", ",.0f"),
         Column("train_cpu_seconds", "training, CPU s", ".0f"),
     ]
-    sections: list[Section] = [compare(rows, lines, columns, title="MNIST, labels", note=_NOTE)]
+    return drawn(rows, PUBLISHED, columns, "MNIST, labels", NOTE.format("60,000 training images, 100 epochs"))
+
+
+def drawn(
+    rows: Sequence[Row], published: dict[str, float], columns: Sequence[Column], title: str, note: str
+) -> list[Section]:
+    """A table of all kinds, what is paired in it, and the losses of the first seed."""
+    lines = [Line(NAMES[kind], {"kind": kind}, {"accuracy": value}) for kind, value in published.items()]
+    sections: list[Section] = [compare(rows, lines, columns, title=title, note=note)]
     told = paired(rows)
     if told:
         sections.append(Text(told))
@@ -163,10 +170,7 @@ def paired(rows: Sequence[Row]) -> str:
     return f"Accuracy less that of the feed-forward network, points, paired by seed: {'; '.join(parts)}. {verdict}"
 
 
-_NOTE = (
-    "Published: 60,000 training images, 100 epochs, read from the authors' notebooks. Smaller scales train on fewer images, and are "
-    "to be compared among themselves."
-)
+NOTE = "Published: {}, read from the authors' notebooks. Smaller scales train on fewer images, and are to be compared among themselves."
 
 EXPERIMENT = Experiment(
     name="sulam2019.mnist",

@@ -16,25 +16,18 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from triptych import store
 from triptych.check import InputError, choice, real, whole, wrong
 from triptych.sparse.codes import Codes
+from triptych.sparse.deep import model
 from triptych.sparse.deep.coding import MultiLayerCoding
-from triptych.sparse.deep.dictionary import MultiLayerDictionary
-from triptych.sparse.deep.learning import DeepState, LayerShape, Plan, begun, learnt, order, parsed, revived
+from triptych.sparse.deep.learning import LayerShape, Plan, begun, learnt, order, parsed, revived
 from triptych.sparse.deep.pursue import deepest_codes
-from triptych.sparse.dictionary import ConvDictionary
 from triptych.sparse.inputs import as_rows, as_signals, rows_of, shape_of_signals
-from triptych.sparse.model import DAMAGE
 
-KIND = "sparse-deep"
 SCALES = ("signal", "absolute")
 TOGETHER = 250  # signals that are coded at a time
 EXAMPLES = 8  # signals that are kept
 REVIVAL = 0.6  # of all visits: until then idle atoms are made anew
-PARAMETERS = (
-    "layers", "density", "reg", "reg_scale", "nonnegative", "max_iter", "batch_size", "rate", "code_tol", "signal_shape",
-)  # fmt: skip
 
 
 class MultiLayerSparseCoder(TransformerMixin, BaseEstimator):
@@ -149,6 +142,10 @@ class MultiLayerSparseCoder(TransformerMixin, BaseEstimator):
         signals = self._given(X, reset=not going)
         if not going:
             self._begin(signals)
+        elif not self._resumable:
+            raise InputError(
+                "this model was saved without what fit goes on from; save it resumable, or fit without warm_start"
+            )
         elif len(signals) != self.n_samples_ or not torch.equal(signals[:EXAMPLES].to(self.examples_), self.examples_):
             raise InputError(
                 f"warm_start needs the signals that fit had, {self.n_samples_} of them; use warm_start=False"
@@ -207,80 +204,12 @@ class MultiLayerSparseCoder(TransformerMixin, BaseEstimator):
     def save(self, folder: str | Path, resumable: bool = True) -> Path:
         """Save as a folder of safetensors and JSON, written beside and renamed; what `fit` goes on from only if ``resumable``."""
         check_is_fitted(self)
-        tensors = {f"atoms_{i}": D.atoms for i, D in enumerate(self.dictionary_.layers, 1)}
-        tensors["examples"] = self.examples_
-        if resumable:
-            state = self._state
-            for name in ("entries", "first", "second"):
-                tensors |= {f"{name}_{i}": t for i, t in enumerate(getattr(state, name), 1)}
-            tensors["used"] = state.used
-        parameters = {name: _plain(getattr(self, name)) for name in PARAMETERS}
-        meta = {
-            "parameters": parameters,
-            "reg": self.reg_,
-            "objective": self.objective_,
-            "visit": self._visit,
-            "signal_shape": list(self.signal_shape_),
-            "form": list(self._form),
-            "n_features_in": int(self.n_features_in_),
-            "n_samples": self.n_samples_,
-            "seed": self._seed,
-            "step": self._state.step,
-            "resumable": resumable,
-        }
-        return store.save(folder, tensors, meta, kind=KIND)
+        return model.save(self, folder, resumable)
 
     @classmethod
     def load(cls, folder: str | Path) -> "MultiLayerSparseCoder":
         """Load what `save` wrote. Raises InputError for anything else, and for any damage."""
-        tensors, meta = store.load(folder, kind=KIND)
-        try:
-            return cls._loaded(tensors, meta)
-        except DAMAGE as error:
-            reason = " ".join(str(error).split())[:120]
-            raise InputError(f"{folder} is no model of this version ({reason}); learn and save it again") from error
-
-    @classmethod
-    def _loaded(cls, tensors: dict[str, Tensor], meta: dict[str, Any]) -> "MultiLayerSparseCoder":
-        """The estimator of saved parts."""
-        given = dict(meta["parameters"])
-        if not isinstance(given["layers"], str):
-            given["layers"] = tuple(LayerShape(**layer) for layer in given["layers"])
-        given["signal_shape"] = None if given["signal_shape"] is None else tuple(given["signal_shape"])
-        coder = cls(**given)
-        shapes = coder._shapes()
-        coder.signal_shape_ = tuple(whole("signal_shape", n) for n in meta["signal_shape"])
-        coder._form = tuple(whole("form", n) for n in meta["form"])
-        coder.n_features_in_ = whole("n_features_in", meta["n_features_in"])
-        coder.reg_ = real("reg", meta["reg"], above=0.0)
-        coder.objective_ = [real("objective", value) for value in meta["objective"]]
-        coder._visit = [real("visit", value) for value in meta["visit"]]
-        coder.n_samples_ = whole("n_samples", meta["n_samples"])
-        coder._seed = whole("seed", meta["seed"], low=0)
-        atoms = [tensors[f"atoms_{i}"] for i in range(1, len(shapes) + 1)]
-        coder.dictionary_ = MultiLayerDictionary(tuple(ConvDictionary(a, s.stride) for a, s in zip(atoms, shapes)))
-        coder.dictionary_.code_shapes(coder.signal_shape_[1:])
-        if coder.dictionary_.channels != coder.signal_shape_[0] or not all(
-            bool(t.isfinite().all()) for t in tensors.values()
-        ):
-            raise ValueError("its numbers are not finite, or do not fit together")
-        coder.examples_ = tensors["examples"]
-        if tuple(coder.examples_.shape[1:]) != coder.signal_shape_:
-            raise ValueError("its examples do not fit")
-        parts = {
-            name: tuple(tensors[f"{name}_{i}"] if meta["resumable"] else a.clone() for i, a in enumerate(atoms, 1))
-            for name in ("entries", "first", "second")
-        }
-        if any(t.shape != a.shape for part in parts.values() for t, a in zip(part, atoms)):
-            raise ValueError("the state of learning does not fit the atoms")
-        used = tensors["used"] if meta["resumable"] else torch.zeros(len(atoms[-1]), dtype=torch.int64)
-        coder._state = DeepState(
-            shapes, parts["entries"], parts["first"], parts["second"], whole("step", meta["step"], low=0), used
-        )
-        coder.n_iter_ = len(coder.objective_)
-        if not meta["resumable"]:
-            coder._state.step = 0
-        return coder
+        return model.load(cls, folder)
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -330,7 +259,7 @@ class MultiLayerSparseCoder(TransformerMixin, BaseEstimator):
         self.reg_ = reg
         state = begun(shapes, self.signal_shape_[0], len(self.signal_shape_) - 1, self._seed, signals.dtype)
         state.dictionary(self._plan(len(signals))).code_shapes(self.signal_shape_[1:])
-        self._state, self.objective_, self._visit = state, [], []
+        self._state, self.objective_, self._visit, self._resumable = state, [], [], True
         self.examples_, self.n_samples_ = signals[:EXAMPLES].clone(), len(signals)
         self._describe(self._plan(len(signals)))
 
@@ -368,12 +297,3 @@ class MultiLayerSparseCoder(TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _plain(value: Any) -> Any:
-    """A parameter as JSON holds it."""
-    if isinstance(value, LayerShape):
-        return {name: _plain(part) for name, part in vars(value).items()}
-    if isinstance(value, tuple | list):
-        return [_plain(part) for part in value]
-    return value.item() if hasattr(value, "item") else value
