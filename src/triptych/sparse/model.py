@@ -53,7 +53,7 @@ def save(estimator: Fitted, folder: str | Path, resumable: bool) -> Path:
             "patches": state.statistics.patches,
         }
     meta = {
-        "parameters": {name: _plain(getattr(estimator, name)) for name in PARAMETERS},
+        "parameters": {name: plain(getattr(estimator, name)) for name in PARAMETERS},
         "reg": estimator.reg_,
         "objective": estimator.objective_,
         "converged": estimator.converged_,
@@ -109,8 +109,10 @@ def _estimator(cls: Callable[..., E], tensors: dict[str, Tensor], meta: dict[str
     return estimator
 
 
-def _plain(value: Any) -> Any:
-    """A parameter as JSON holds it."""
+def plain(value: Any) -> Any:
+    """A parameter, or a dict of them, as JSON holds it."""
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     return value.item() if hasattr(value, "item") else value

@@ -1,6 +1,6 @@
 """Stability under attack: accuracy of networks whose layers are thresholded or pursued, by the size of an adversarial perturbation.
 
-The networks of sulam2019.mnist, two layers of rounds or none, trained alike without attacks; then projected gradient descent on the
+The networks of sulam2019.mnist, three layers with rounds or without, trained alike without attacks; then projected gradient descent on the
 loss, 20 steps, in l2 balls. Beside them for how many digits the condition on stripe norms holds in the first layer, without which
 no radius is promised (Romano, Aberdam, Sulam & Elad, JMIV 2020, theorems on L-THR and L-BP). Differs: one attack for all.
 """

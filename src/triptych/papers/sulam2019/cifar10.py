@@ -1,7 +1,7 @@
 """Classification of CIFAR-10: three layers of a pursuit, three plain ones behind, from labels.
 
 32, 64 and 128 atoms of 4 x 4 at stride 2, six rounds, then convolutions of 256, 512 and 512 filters of 3 x 3, the last two with pooling.
-Differs as `triptych.papers.sulam2019.mnist` does; crops move by up to 4 pixels. Images that were stored as JPEG are not those of the
+Differs as `triptych.papers.sulam2019.mnist` does, and its rates are guesses; crops move by up to 4 pixels. Images that were stored as JPEG are not those of the
 paper: accuracies on them are not comparable with the published ones.
 """
 

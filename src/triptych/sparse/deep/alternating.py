@@ -54,16 +54,15 @@ def _alternating(coding: MultiLayerCoding, start: Tensor) -> Generator[Iterate, 
     K = coding.map
     assert isinstance(K, Table)
     n = start[0].numel()
-    whole = K.matrix.double()
-    M0, rest = (
-        whole[: K.sizes[0]],
-        torch.cat([whole[K.sizes[0] :], torch.eye(n, dtype=torch.float64, device=whole.device)]),
-    )
+    device = K.matrix.device
+    M0 = K.matrix[: K.sizes[0]]
+    rest = torch.cat([K.matrix[K.sizes[0] :], torch.eye(n, dtype=torch.float64, device=device)])
     sizes = (*K.sizes[1:], n)
     gram = torch.stack([M0.T @ M0, *(part.T @ part for part in rest.split(sizes))])
-    r = torch.tensor(_penalties(coding), dtype=torch.float64, device=whole.device)
+    r = torch.tensor(_penalties(coding), dtype=torch.float64, device=device)
     inverse = _inverse(gram, r)
-    y, b = coding.signals.flatten(1).double(), coding.signals.flatten(1).double() @ M0
+    y = coding.signals.flatten(1).double()
+    b = y @ M0
     z = start.flatten(1).double() @ rest.T
     copies, k = _Copies(z, torch.zeros_like(z)), 0
     while True:
@@ -75,8 +74,8 @@ def _alternating(coding: MultiLayerCoding, start: Tensor) -> Generator[Iterate, 
         z = _shrunk(coding, over, r, sizes)
         u = over - z
         w = z[:, -n:]
-        yield_theta = torch.cat([g @ M0.T - y, (u * each)[:, :-n]], 1)
-        iterate = Iterate(w.reshape(len(w), *start.shape[1:]), theta=_boxed(coding, yield_theta, K.sizes))
+        theta = torch.cat([g @ M0.T - y, (u * each)[:, :-n]], 1)
+        iterate = Iterate(w.reshape(len(w), *start.shape[1:]), theta=_boxed(coding, theta, K.sizes))
         if k in BALANCED:
             factor = _balance(a, z, copies.z, u, sizes)
             r, u = r * factor, u / torch.repeat_interleave(factor, torch.tensor(sizes, device=r.device))
@@ -155,7 +154,7 @@ def _factor(K: Cascade | Table) -> Tensor | None:
     """A Cholesky factor of K_0* K_0 and a little, of maps that are a matrix."""
     if not isinstance(K, Table):
         return None
-    M0 = K.matrix.double()[: K.sizes[0]]
+    M0 = K.matrix[: K.sizes[0]]
     gram = M0.T @ M0
     return torch.linalg.cholesky(
         gram

@@ -14,6 +14,7 @@ from triptych.sparse.coding import SCALES
 from triptych.sparse.deep.dictionary import DENSE, MultiLayerDictionary
 
 ENTRIES = 1 << 25  # of a map that is made a matrix
+MATRIX = 1 << 24  # entries of an effective dictionary that is held as a matrix
 TOGETHER = 128  # columns of it that are made at a time
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from triptych.check import InputError, real, whole
 from triptych.convex import soft_threshold
-from triptych.sparse.deep.coding import Cascade, as_matrix
+from triptych.sparse.deep.coding import MATRIX, Cascade, as_matrix
 from triptych.sparse.deep.dictionary import MultiLayerDictionary
 from triptych.sparse.deep.exact import operator_norm
 from triptych.sparse.dictionary import ConvDictionary
@@ -28,7 +28,6 @@ STEPS = 40  # accelerated proximal steps on the codes of a batch
 BETAS, TINY = (0.9, 0.99), 1e-8
 PRUNED = 0.6  # of all steps: by then atoms are as sparse as asked for
 VISITS = 1 << 20  # more than there can be, so that no two of two seeds are in the same order
-MATRIX = 1 << 24  # entries of an effective dictionary that is held as a matrix
 
 
 @dataclass(frozen=True)

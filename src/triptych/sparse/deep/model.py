@@ -12,7 +12,7 @@ from triptych.check import InputError, real, whole
 from triptych.sparse.deep.dictionary import MultiLayerDictionary
 from triptych.sparse.deep.learning import DeepState, LayerShape
 from triptych.sparse.dictionary import ConvDictionary
-from triptych.sparse.model import DAMAGE
+from triptych.sparse.model import DAMAGE, plain
 
 KIND = "sparse-deep"
 PARAMETERS = (
@@ -53,8 +53,11 @@ def save(coder: Fitted, folder: str | Path, resumable: bool) -> Path:
         for name in STATE:
             tensors |= {f"{name}_{i}": t for i, t in enumerate(getattr(coder._state, name), 1)}
         tensors["used"] = coder._state.used
+    parameters = {name: getattr(coder, name) for name in PARAMETERS}
+    if not isinstance(parameters["layers"], str):
+        parameters["layers"] = [vars(layer) for layer in parameters["layers"]]
     meta = {
-        "parameters": {name: _plain(getattr(coder, name)) for name in PARAMETERS},
+        "parameters": plain(parameters),
         "reg": coder.reg_,
         "objective": coder.objective_,
         "visit": coder._visit,
@@ -111,12 +114,3 @@ def _estimator(cls: Callable[..., E], tensors: dict[str, Tensor], meta: dict[str
     used = tensors["used"] if coder._resumable else torch.zeros(len(atoms[-1]), dtype=torch.int64)
     coder._state = DeepState(shapes, entries, first, second, whole("step", meta["step"], low=0), used)
     return coder
-
-
-def _plain(value: Any) -> Any:
-    """A parameter as JSON holds it."""
-    if isinstance(value, LayerShape):
-        return {name: _plain(part) for name, part in vars(value).items()}
-    if isinstance(value, tuple | list):
-        return [_plain(part) for part in value]
-    return value.item() if hasattr(value, "item") else value

@@ -22,7 +22,7 @@ from triptych.convex import (
     solve,
 )
 from triptych.sparse.deep.alternating import alternating, certifier
-from triptych.sparse.deep.coding import MultiLayerCoding, Table, as_matrix
+from triptych.sparse.deep.coding import MATRIX, MultiLayerCoding, Table, as_matrix
 from triptych.sparse.deep.dictionary import MultiLayerDictionary
 from triptych.sparse.deep.exact import primal_dual
 from triptych.sparse.deep.forward import layered_thresholding
@@ -31,7 +31,6 @@ from triptych.sparse.pursuits.auto import SEARCH
 
 FINE = 1e-5  # relative gaps below this are for float64
 WARM = 60  # steps of ML-FISTA before primal-dual iterations
-MATRIX = 1 << 24  # entries of an effective dictionary that is held as a matrix
 METHODS = ("thresholding", "hard", "layered", "ml-ista", "ml-fista", "primal-dual", "alternating", "exact")
 
 
