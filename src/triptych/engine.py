@@ -179,6 +179,7 @@ def start(device: str | None = None, precision: str = "float32", *, compile: boo
     if chosen.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore  # nothing here reads it, and filling takes time
         torch.backends.cudnn.benchmark = False
         torch.cuda.set_device(chosen)
     if size == 1:

@@ -46,7 +46,7 @@ class ConvDictionary:
         ):
             found = f"{atoms.dtype} {tuple(atoms.shape)}" if isinstance(atoms, Tensor) else atoms
             raise wrong("atoms", "a floating-point tensor (k, c, n) or (k, c, n1, n2)", found)
-        if not bool(atoms.isfinite().all()):
+        if not _captured(atoms) and not bool(atoms.isfinite().all()):
             raise InputError("atoms must be finite, got NaN or infinity; look at what they were made from")
         whole("stride", self.stride)
         choice("boundary", self.boundary, BOUNDARIES)
@@ -220,6 +220,11 @@ class Synthesis:
     def adjoint(self, z: Tensor) -> Tensor:
         """D* z."""
         return self.dictionary.analyse(z)
+
+
+def _captured(x: Tensor) -> bool:
+    """Whether a CUDA graph is being captured, in which nothing can be looked at."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def _extended(signals: Tensor, size: Sequence[int]) -> Tensor:

@@ -121,16 +121,17 @@ class MultiLayerNet(nn.Module):
     def _top(self, model: MultiLayerDictionary, i: int, own: int, shapes: Sequence[tuple[int, ...]]) -> Tensor:
         """The code of layer i, of norm 1, that its dictionary makes longest: the power method, in training from the last one on."""
         kept = self._vectors.get((own, i)) if self.training else None
-        fresh = kept is None or kept.shape[2:] != shapes[i]
+        fresh = kept is None or (kept.shape[2:], kept.device) != (shapes[i], model.layers[0].atoms.device)
         if kept is None or fresh:
             rng = torch.Generator().manual_seed(0)
             kept = torch.randn(1, model.n_atoms[i - 1], *shapes[i], generator=rng).to(model.layers[0].atoms)
+        v = kept
         for _ in range(FIRST if fresh else NEXT):
-            kept = model.up(i, model.down(i, kept, shapes[i - 1]))
-            kept = kept / kept.norm().clamp_min(1e-30)
-        if self.training:
-            self._vectors[own, i] = kept
-        return kept
+            v = model.up(i, model.down(i, v, shapes[i - 1]))
+            v = v / v.norm().clamp_min(1e-30)
+        if self.training:  # in place, so that a captured graph goes on from its own last one
+            self._vectors[own, i] = v.clone() if fresh else kept.copy_(v)
+        return v
 
     def _steps(self) -> list[Tensor]:
         assert self.step is not None
