@@ -16,6 +16,7 @@ import argparse
 import os
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -39,7 +40,8 @@ class First:
         coder.fit(images[:10_000].numpy())
         D = coder.dictionary_.layers[0]
         matrix = D.matrix((28, 28))
-        self.matrix = matrix / torch.linalg.matrix_norm(matrix.double(), 2).float()
+        top = torch.linalg.matrix_norm(matrix.double(), 2)
+        self.matrix, self.dictionary = matrix / top.float(), replace(D, atoms=D.atoms.double() / top)
         self.lam, self.ridge = lam, ridge
         self.gram = self.matrix.T @ self.matrix + ridge * torch.eye(self.matrix.shape[1])
         self.lipschitz = float(torch.linalg.eigvalsh(self.gram.double())[-1])
@@ -97,12 +99,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--digits", type=int, default=10_000, help="of the test set")
     parser.add_argument("--attacked", type=int, default=1000, help="digits that are attacked, the first ones")
+    parser.add_argument(
+        "--library", type=int, default=50, help="digits of which stable_codes says what is promised too"
+    )
     parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     train, test = digits(Path(os.environ.get("TRIPTYCH_DATA", "")) / "mnist")
     if args.smoke:
-        args.first, args.atoms, args.epochs, args.digits, args.attacked = 8, 40, 1, 40, 40
+        args.first, args.atoms, args.epochs, args.digits, args.attacked, args.library = 8, 40, 1, 40, 40, 4
         train = train[0][:2000], train[1][:2000]
     images, labels = test[0][: args.digits], test[1][: args.digits]
     from triptych.sparse.deep import coding_lipschitz
@@ -133,6 +138,7 @@ def main() -> None:
     )
     for C in (1.0, 1e-2, 1e-3):
         print(f"pixels, C = {C:g}: {shares(*pixels(train, (images, labels), C))}")
+    library(first, model, scale, images[: args.library], radius[: args.library])
     wide = Model(model.atoms, model.lam, model.ridge, model.weights, model.bias)
     x, y = images[: args.attacked], ours["label"][: args.attacked]
     scaled = _Scaled(first, scale)
@@ -147,6 +153,33 @@ def main() -> None:
         changed = int(((moved != y) & held).sum())
         right = float((moved == labels[: args.attacked]).float().mean())
         print(f"at {e:g}: {right:.4f} right after the attack; certified digits changed: {changed} of {int(held.sum())}")
+
+
+def library(first: First, model: Model, scale: float, images: Tensor, radius: Tensor) -> None:
+    """The same by `stable_codes`: its radii beside those at hand, and the radii of supports. Codes that are not scaled: λ / scale."""
+    from triptych.sparse import ConvDictionary
+    from triptych.sparse.deep import MultiLayerDictionary, stable_codes
+
+    D = first.dictionary
+    places = D.code_shape((28, 28))
+    second = ConvDictionary(model.atoms.double().reshape(-1, D.n_atoms, *places))
+    layers = MultiLayerDictionary((D, second))
+    start = time.process_time()
+    found = stable_codes(
+        layers, images.double().reshape(-1, 1, 28, 28), (first.lam, model.lam / scale), (first.ridge, model.ridge)
+    )
+    sure, same = found.certify(scale * model.weights, model.bias), found.support_radius().median(0).values.tolist()
+    print(
+        f"stable_codes, {len(images)} digits, {time.process_time() - start:.0f} CPU s: median radius {float(sure.radius.median()):.3f} "
+        f"({float(radius.median()):.3f} above), of the same support {same[0]:.1e} and {same[1]:.1e}"
+    )
+    (out, _), (deep, kept) = found.support(0.1)
+    shares = [float(m.double().mean()) for m in (out, deep)] + [float(kept.sum() / (found.codes[1] != 0).sum())]
+    print(
+        "at .1: {:.1%} and {:.1%} of all coefficients stay 0, {:.1%} of the deepest atoms in use stay in".format(
+            *shares
+        )
+    )
 
 
 class _Scaled(First):

@@ -89,6 +89,40 @@ def test_show_writes_each_layers_atoms(model, tmp_path, capsys):
             assert image.size[0] > 20
 
 
+def test_sample_draws_pictures_from_the_model_and_says_how_sparse_they_are(model, tmp_path, capsys):
+    out = tmp_path / "drawn.png"
+    words = ["sparse", "sample", str(model), "--n", "6", "--columns", "3", "--nonzeros", "4"]
+    assert main([*words, "--out", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row[-1] for row in told["nonzeros"]] == [4] * 6
+    assert all(row[0] >= row[1] for row in told["nonzeros"])  # the layer before is as sparse, or less
+    with Image.open(out) as image:
+        assert image.size[0] / image.size[1] == pytest.approx(1.5, abs=0.2)
+        assert np.ptp(np.asarray(image.convert("L"), dtype=float)) > 200
+    for seed, same in (("0", True), ("1", False)):
+        again = tmp_path / f"{seed}.png"
+        assert main([*words, "--out", str(again), "--seed", seed]) == 0
+        assert (again.read_bytes() == out.read_bytes()) is same
+    assert "layer 2: 4 coefficients that are not 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--out", "drawn.jpg"], "out must be a file that ends in .png"),
+        (["--out", "drawn.png", "--nonzeros", "1000"], "nonzeros must be"),
+        (["--out", "drawn.png", "--n", "0"], "n must be"),
+    ],
+)
+def test_sample_refuses(words, says, model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["sparse", "sample", str(model), *words]) == 2
+    assert says in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert main(["sparse", "sample", str(tmp_path), "--out", "drawn.png"]) == 2
+    assert "model must be a folder that `triptych sparse learn --layers` wrote" in capsys.readouterr().err
+
+
 def test_guarantees_speak_of_every_layer(model, pictures, capsys):
     assert main(["sparse", "guarantees", str(model), str(pictures / "00.png"), "--keep-low", "--noise", "2"]) == 0
     out = capsys.readouterr().out
@@ -109,6 +143,8 @@ def test_the_report_shows_atoms_codes_and_reconstructions(model, tmp_path, capsy
         "Signals and reconstructions",
         "Layer 1: the code",
         "Layer 2: the code",
+        "Drawn, not coded",
+        "at random places",
         "λ",
     ):
         assert words in text

@@ -195,6 +195,39 @@ def show(model: str = MODEL, *, out: Path | None = None, json: Json = False) -> 
 
 
 @app.command
+def sample(
+    model: Path,
+    *,
+    out: Path,
+    n: Whole = 64,
+    nonzeros: Whole | None = None,
+    columns: Whole = 8,
+    seed: Whole = 0,
+    json: Json = False,
+) -> None:
+    """Draw signals from a model of many layers: deepest codes with a few coefficients, and the pictures that they make.
+
+    Parameters
+    ----------
+    model
+        A folder that `triptych sparse learn --layers` wrote.
+    out
+        The picture to write, .png.
+    n
+        How many signals.
+    nonzeros
+        Coefficients of a deepest code that are not 0; as many as training signals have where none is given.
+    columns
+        Signals in a row.
+    seed
+        The seed.
+    """
+    from triptych.cli.sparse_layers import drawn
+
+    drawn(console(json), model, out, n, nonzeros, columns, seed)
+
+
+@app.command
 def guarantees(
     model: str, image: Path, *, noise: float = 0.0, reg: float = 0.05, keep_low: bool = False, json: Json = False
 ) -> None:

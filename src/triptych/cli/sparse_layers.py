@@ -4,12 +4,13 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
 from triptych import store
 from triptych.bench import figure
-from triptych.check import InputError, real, whole
+from triptych.check import InputError, real, whole, wrong
 from triptych.cli.console import Console
 from triptych.cli.place import check_place
 from triptych.cli.sparse_learn import Plan, described, signals_of
@@ -20,6 +21,7 @@ from triptych.sparse.deep import LayerReport, deep_guarantees, deepest_codes, fr
 from triptych.sparse.deep.estimator import MultiLayerSparseCoder
 from triptych.sparse.deep.from_torch import Converted
 from triptych.sparse.deep.model import KIND
+from triptych.sparse.deep.sample import Sample
 from triptych.sparse.restore import split
 
 PIXEL = 255.0
@@ -155,6 +157,43 @@ def effective_pictures(coder: MultiLayerSparseCoder) -> list[bytes]:
         atoms = model.effective(i).atoms[:SHOWN]
         found.append(figure.filters(atoms.numpy(), columns=min(ACROSS, len(atoms))))
     return found
+
+
+def drawn(voice: Console, model: Path, out: Path, n: int, nonzeros: int | None, columns: int, seed: int) -> None:
+    """Write a picture of signals drawn from a model, and say how sparse each layer is. Raises InputError."""
+    whole("n", n)
+    whole("columns", columns)
+    if out.suffix != ".png":
+        raise wrong("out", "a file that ends in .png", str(out))
+    if not is_deep(str(model)):
+        raise InputError(
+            f"model must be a folder that `triptych sparse learn --layers` wrote, and {model} is none; learn one with --layers"
+        )
+    coder = MultiLayerSparseCoder.load(model)
+    if len(coder.signal_shape_) != 3 or coder.signal_shape_[0] not in (1, 3):
+        raise InputError(f"model must be of pictures of 1 or 3 channels to be drawn, got signals {coder.signal_shape_}")
+    found = coder.sample(n, nonzeros=nonzeros, random_state=seed)
+    store.write_bytes(out, grey(found.signals, columns))
+    voice.say(sparsity(found))
+    told = {"nonzeros": found.nonzeros.tolist(), "stripes": found.stripes.tolist(), "picture": str(out)}
+    voice.finish({"model": str(model), "seed": seed, **told}, f"wrote {out}: {n} signals")
+
+
+def sparsity(found: Sample) -> str:
+    """How sparse every layer of what was drawn is, in words."""
+    counts, stripes = found.nonzeros.double().mean(0).tolist(), found.stripes.amax(0).tolist()
+    parts = [
+        f"layer {i}: {n:,.0f} coefficients that are not 0 on average, at most {s:,} in a stripe"
+        for i, (n, s) in enumerate(zip(counts, stripes), 1)
+    ]
+    return f"Deepest codes at random places, and what they make of themselves; {'; '.join(parts)}."
+
+
+def grey(x: Tensor, columns: int) -> bytes:
+    """Signals on one common scale, the least black and the largest white."""
+    low, high = float(x.min()), float(x.max())
+    values = np.rint(255 * (x.numpy() - low) / max(high - low, 1e-30)).astype(np.uint8)
+    return figure.images(values, columns=columns)
 
 
 def promised_layers(voice: Console, model: Path, image: Path, noise: float, reg: float, keep_low: bool) -> None:

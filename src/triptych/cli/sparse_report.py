@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from triptych.bench import figure
 from triptych.bench.sections import Curves, Entry, Facts, Heading, Picture, Section, Series, Table, Text
-from triptych.cli.sparse_layers import effective_pictures, layer_facts
+from triptych.cli.sparse_layers import effective_pictures, grey, layer_facts, sparsity
 from triptych.sparse.deep.estimator import MultiLayerSparseCoder
 
 STRONGEST = 16  # channels of a code that are shown
+DRAWN = 16  # signals of the model that are
 
 
 def model_sections(folder: Path) -> list[Section]:
@@ -49,7 +48,7 @@ def model_sections(folder: Path) -> list[Section]:
             )
         )
     if len(coder.signal_shape_) == 3 and coder.signal_shape_[0] in (1, 3):
-        sections += [*_atoms(coder), *_examples(coder)]
+        sections += [*_atoms(coder), *_examples(coder), *_drawn(coder)]
     parameters = [(name, str(value)) for name, value in coder.get_params().items() if name != "verbose"]
     return [*sections, Heading("Settings"), Facts([*parameters, ("λ", f"{coder.reg_:.6g}")])]
 
@@ -78,7 +77,7 @@ def _examples(coder: MultiLayerSparseCoder) -> list[Section]:
     told = f"Above the signals, below what their deepest codes make: relative error {float(off.mean()):.3f} on average."
     found: list[Section] = [
         Heading("Codes and reconstructions"),
-        Picture(_grey(both, len(x)), "signals above their reconstructions", "Signals and reconstructions", told),
+        Picture(grey(both, len(x)), "signals above their reconstructions", "Signals and reconstructions", told),
     ]
     for i, code in enumerate(codes, 1):
         one = code[0]
@@ -98,8 +97,13 @@ def _examples(coder: MultiLayerSparseCoder) -> list[Section]:
     return found
 
 
-def _grey(x: Tensor, columns: int) -> bytes:
-    """Signals on one common scale, the least black and the largest white."""
-    low, high = float(x.min()), float(x.max())
-    values = np.rint(255 * (x.numpy() - low) / max(high - low, 1e-30)).astype(np.uint8)
-    return figure.images(values, columns=columns)
+def _drawn(coder: MultiLayerSparseCoder) -> list[Section]:
+    """Signals of the model itself; none where its examples' codes are 0."""
+    if not bool((coder._coded(coder.examples_)[0] != 0).any()):
+        return []
+    found = coder.sample(DRAWN, random_state=0)
+    picture = grey(found.signals, DRAWN // 2)
+    return [
+        Heading("Signals of the model"),
+        Picture(picture, "signals drawn from the model", "Drawn, not coded", sparsity(found)),
+    ]

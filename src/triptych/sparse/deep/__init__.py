@@ -1,7 +1,7 @@
 """Many layers of convolutional sparse coding: dictionaries of dictionaries, pursuits through all of them, guarantees."""
 
 from triptych.sparse.deep.alternating import alternating, certifier
-from triptych.sparse.deep.certified import coding_lipschitz
+from triptych.sparse.deep.certified import StableCodes, coding_lipschitz, stable_codes
 from triptych.sparse.deep.coding import Cascade, LayerLoss, MultiLayerCoding, Table
 from triptych.sparse.deep.dictionary import MultiLayerDictionary
 from triptych.sparse.deep.exact import primal_dual
@@ -33,6 +33,7 @@ __all__ = [
     "NetSpec",
     "Projected",
     "Sample",
+    "StableCodes",
     "Table",
     "alternating",
     "certifier",
@@ -49,4 +50,5 @@ __all__ = [
     "project",
     "pursue_layers",
     "sample",
+    "stable_codes",
 ]

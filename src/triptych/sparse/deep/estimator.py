@@ -22,6 +22,7 @@ from triptych.sparse.deep import model
 from triptych.sparse.deep.coding import MultiLayerCoding
 from triptych.sparse.deep.learning import LayerShape, Plan, begun, learnt, order, parsed, revived
 from triptych.sparse.deep.pursue import deepest_codes
+from triptych.sparse.deep.sample import Sample, sample
 from triptych.sparse.inputs import as_rows, as_signals, rows_of, shape_of_signals
 
 SCALES = ("signal", "absolute")
@@ -194,6 +195,36 @@ class MultiLayerSparseCoder(TransformerMixin, BaseEstimator):
         """Minus the mean objective of signals, ½ ‖D_1 ... D_L g - y‖² + λ ‖g‖₁, at certified codes: higher is better."""
         check_is_fitted(self)
         return -float(self._coded(self._given(X))[1].mean())
+
+    def sample(self, n_samples: int = 1, *, nonzeros: int | None = None, random_state: Any = None) -> Sample:
+        """Draw signals of the training signals' shape from the model: a deepest code with so many non-zeros at random places, and
+        what it makes of itself, layer by layer.
+
+        ``nonzeros`` None: as many as the codes of ``examples_`` have on average. Magnitudes are uniform between the first and the last
+        decile of theirs. Places and magnitudes are independent, which those of real signals are not.
+        """
+        check_is_fitted(self)
+        space = self.signal_shape_[1:]
+        code = self._coded(self.examples_)[0]
+        sizes = code[code != 0].abs().double()
+        if not len(sizes):
+            raise InputError(
+                "the codes of this model's examples are 0, so that nothing can be drawn like them; learn with a smaller reg"
+            )
+        least, most = torch.quantile(sizes, torch.tensor([0.1, 0.9], dtype=torch.float64)).tolist()
+        usual = max(1, round(len(sizes) / len(code)))
+        rng = torch.Generator().manual_seed(int(check_random_state(random_state).randint(2**31 - 1)))
+        return sample(
+            self.dictionary_,
+            n_samples,
+            self.dictionary_.code_shapes(space)[-1],
+            nonzeros=usual if nonzeros is None else nonzeros,
+            least=least,
+            most=most,
+            nonnegative=self.nonnegative,
+            shape=space,
+            rng=rng,
+        )
 
     def coding(self, X: Any) -> MultiLayerCoding:
         """Multi-layer basis pursuit of signals in these dictionaries, with λ for the deepest layer and 0 before, to be changed."""

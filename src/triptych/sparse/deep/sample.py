@@ -32,13 +32,14 @@ def sample(
     least: float = 1.0,
     most: float = 2.0,
     nonnegative: bool = True,
+    shape: tuple[int, ...] | None = None,
     rng: torch.Generator,
 ) -> Sample:
     """Draw ``count`` signals whose deepest code, of a shape in space, has so many non-zeros at random places.
 
     Magnitudes are uniform from ``least`` to ``most``, signs positive or, unless ``nonnegative``, random. ``stripe``: no stripe of the
-    deepest code has more non-zeros; places are drawn until that holds. The layers before follow, and how sparse they are is
-    told. Raises InputError where there is no room.
+    deepest code has more non-zeros; places are drawn until that holds. ``shape``: of the signals in space, by default the smallest that
+    has such codes. The layers before follow, and how sparse they are is told. Raises InputError where there is no room.
     """
     whole("count", count)
     whole("nonzeros", nonzeros, high=model.n_atoms[-1] * torch.Size(code_shape).numel())
@@ -48,7 +49,7 @@ def sample(
     size = low + (high - low) * torch.rand(support.shape, generator=rng, dtype=torch.float64)
     sign = torch.ones_like(size) if nonnegative else 2.0 * torch.randint(2, size.shape, generator=rng) - 1
     deep = torch.where(support, size * sign, 0.0).to(D.atoms.dtype)
-    signals, *codes = model.cascade(deep)
+    signals, *codes = model.cascade(deep, shape)
     tol = [1e-9 * float(code.abs().max()) for code in codes]
     return Sample(
         signals,
