@@ -35,6 +35,7 @@ NAMES = {
     "ml-lista": "ML-LISTA",
     "free": "all free",
 }
+OWN = dict.fromkeys(("ml-lista", "free"), ", with more parameters than the plain network")
 RATES = {"feed-forward": 6e-3, "layered": 3e-3, "ml-ista": 2e-2, "ml-fista": 2e-2, "ml-lista": 2e-3, "free": 6e-3}
 IMAGES = {Scale.SMOKE: 400, Scale.LAPTOP: 10_000, Scale.PAPER: 60_000}
 EPOCHS = {Scale.SMOKE: 8, Scale.LAPTOP: 10, Scale.PAPER: 10}
@@ -150,7 +151,7 @@ def paired(rows: Sequence[Row]) -> str:
     by = {(row.cell["kind"], row.seed): float(row.metrics["accuracy"] or 0.0) for row in rows}
     seeds = sorted({seed for kind, seed in by if kind == "feed-forward"})
     found = []
-    for kind in ("layered", "ml-ista", "ml-fista"):
+    for kind in (kind for kind in NAMES if kind != "feed-forward"):
         both = [by[kind, s] - by["feed-forward", s] for s in seeds if (kind, s) in by]
         if len(both) > 1:
             found.append((fmean(both), stdev(both) / len(both) ** 0.5, len(both), kind))
@@ -159,7 +160,7 @@ def paired(rows: Sequence[Row]) -> str:
     parts = [f"{NAMES[kind]} {mean:+.2f} (standard error {error:.2f}, {n} seeds)" for mean, error, n, kind in found]
     mean, error, _, kind = max(found)
     if mean >= 2 * error and mean > 0:
-        verdict = f"{NAMES[kind]} is ahead by more than two standard errors."
+        verdict = f"{NAMES[kind]} is ahead by more than two standard errors{OWN.get(kind, '')}."
     elif mean <= -2 * error:
         verdict = (
             "No pursuit is ahead: the feed-forward network is, by more than two standard errors of the best of them."
