@@ -104,6 +104,12 @@ def test_the_verdict_follows_from_paired_differences():
     assert "layered basis pursuit +0.50 (standard error 0.00, 3 seeds)" in told
     assert told.endswith("layered basis pursuit is ahead by more than two standard errors.")
     assert mnist.paired(rows[:3]) == ""
+    free = [
+        type("R", (), {"cell": {"kind": "free"}, "seed": i, "metrics": {"accuracy": 99.0 + 0.1 * i}})()
+        for i in range(3)
+    ]
+    said = "all free is ahead by more than two standard errors, with more parameters than the plain network."
+    assert mnist.paired([*rows, *free]).endswith(said)
     behind = [row for row in rows if row.cell["kind"] != "layered"]
     assert mnist.paired(behind).endswith("No pursuit is ahead by two standard errors.")
     for row in behind[3:]:
