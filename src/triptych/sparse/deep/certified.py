@@ -51,12 +51,13 @@ class StableCodes:
     def support(self, radius: float) -> tuple[tuple[Tensor, Tensor], ...]:
         """Of every layer two masks like its code: what is 0, and what is not, in the exact code of every signal within a radius."""
         moved = real("radius", radius, low=0.0)
-        return tuple((out > self._before(i, moved), kept > self._before(i, moved)) for i, (out, kept) in self._rooms())
+        before = [self._before(i, moved) for i in range(len(self.codes))]
+        return tuple((out > far, kept > far) for far, (out, kept) in zip(before, self._rooms()))
 
     def support_radius(self) -> Tensor:
         """(b, L): within it every signal's exact code of that layer has the support of the code at hand; 0: nothing is promised."""
         found = []
-        for i, (out, kept) in self._rooms():
+        for i, (out, kept) in enumerate(self._rooms()):
             room = torch.where(self.codes[i] != 0, kept, out).flatten(1).amin(1)
             found.append((room * (1 - ROUNDING) - self._off(i)) / prod(self.lipschitz[:i]))
         return torch.stack(found, 1).clamp_min(0)
@@ -90,17 +91,16 @@ class StableCodes:
         moved = (radius * prod(self.lipschitz[:i]) + self._off(i)) * (1 + ROUNDING)
         return moved.reshape(-1, *(1,) * (self.codes[i].ndim - 1))
 
-    def _rooms(self) -> list[tuple[int, tuple[Tensor, Tensor]]]:
+    def _rooms(self) -> list[tuple[Tensor, Tensor]]:
         """How far each layer's input must move before a coefficient enters, and before it leaves, both like its code."""
         found = []
         for i, (coding, x) in enumerate(zip(self.codings, self.codes)):
             lead = (-1, *(1,) * (x.ndim - 1))
             norms = coding.dictionary.norms.reshape(1, -1, *(1,) * (x.ndim - 2))
             short = self.short[:, i].reshape(lead)
-            residual = coding.target - coding.map.forward(x)
-            enters = (coding.lam().reshape(lead) - coding.map.adjoint(residual)) / norms - short / sqrt(self.ridge[i])
+            enters = _gradient(coding, x) / norms - short / sqrt(self.ridge[i])
             leaves = (x - short / self.ridge[i]) / self.lipschitz[i]
-            found.append((i, (torch.where(x == 0, enters, -torch.inf), torch.where(x != 0, leaves, -torch.inf))))
+            found.append((torch.where(x == 0, enters, -torch.inf), torch.where(x != 0, leaves, -torch.inf)))
         return found
 
 
@@ -126,9 +126,7 @@ def stable_codes(
         gains.append(_gain(model.lipschitz(i + 1, shapes[i]), ridges[i]))
         coding = _elastic(D, x, lams[i], ridges[i], p)
         x = pursue(coding, tol=tol, max_steps=max_steps).codes.dense(torch.float64)
-        gradient = coding.lam().reshape(-1, *(1,) * (x.ndim - 1)) - coding.map.adjoint(
-            coding.target - coding.map.forward(x)
-        )
+        gradient = _gradient(coding, x)
         least = torch.where(x > 0, gradient, gradient.clamp_max(0)).flatten(1).norm(dim=1)
         before = off[-1] if off else torch.zeros_like(least)
         codings.append(coding)
@@ -138,6 +136,11 @@ def stable_codes(
     return StableCodes(
         tuple(codings), tuple(codes), ridges, torch.stack(short, 1), torch.stack(off, 1), tuple(gains)
     )  # fmt: skip
+
+
+def _gradient(coding: Coding, x: Tensor) -> Tensor:
+    """λ - D* (y - D x), like the code: how much too small each atom's correlation with the residual is for it to take part."""
+    return coding.lam().reshape(-1, *(1,) * (x.ndim - 1)) - coding.map.adjoint(coding.target - coding.map.forward(x))
 
 
 def _elastic(D: ConvDictionary, x: Tensor, lam: float, ridge: float, around: int) -> Coding:
