@@ -61,6 +61,9 @@ def test_synthesis_analysis_and_the_matrix_are_the_dense_ones(size, channels, st
     assert (adjoint_error(D.on(shape), x, y) < 1e-14).all()
     small = D.signal_shape(places)
     torch.testing.assert_close(D.synthesise(x), D.synthesise(x, shape)[(..., *(slice(n) for n in small))])
+    torch.testing.assert_close(
+        D.synthesise(x.float(), shape).flatten(1).double(), x.flatten(1) @ M.T, rtol=1e-5, atol=1e-5
+    )
 
 
 @whole

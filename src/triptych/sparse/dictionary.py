@@ -16,6 +16,7 @@ from triptych.check import InputError, choice, whole, wrong
 BOUNDARIES = ("valid", "circular")
 _CONV = {1: F.conv1d, 2: F.conv2d}
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d}
+FEW = 4  # channels of signals up to which a product and the sum of its overlapping patches is faster than conv_transpose2d
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +132,7 @@ class ConvDictionary:
         atoms = self.atoms.to(codes)
         if self._alone(shape):
             return (codes.flatten(1) @ atoms.flatten(1)).reshape(len(codes), self.channels, *shape)
-        full = _TRANSPOSED[len(shape)](codes, atoms, stride=self.stride)
+        full = self._laid(codes, atoms)
         if self.boundary == "valid":
             margin = [N - n for N, n in zip(shape, full.shape[2:])]
             return F.pad(full, [x for m in reversed(margin) for x in (0, m)]) if any(margin) else full
@@ -151,6 +152,14 @@ class ConvDictionary:
             signals = _extended(signals, self.size)
         bias = None if bias is None else bias.to(signals)
         return _CONV[len(self.size)](signals, self.atoms.to(signals), bias, stride=self.stride)
+
+    def _laid(self, codes: Tensor, atoms: Tensor) -> Tensor:
+        """Atoms times codes summed where they lie, from the first sample of the first atom to the last of the last."""
+        if len(self.size) == 1 or codes.is_cuda or codes.dtype != torch.float32 or self.channels > FEW:
+            return _TRANSPOSED[len(self.size)](codes, atoms, stride=self.stride)
+        patches = atoms.flatten(1).T @ codes.flatten(2)
+        reach = [(M - 1) * self.stride + n for M, n in zip(codes.shape[2:], self.size)]
+        return F.fold(patches, reach, self.size, stride=self.stride)
 
     def _alone(self, shape: Sequence[int]) -> bool:
         """Whether signals of a shape hold every atom once: a product of matrices is then faster than a convolution."""

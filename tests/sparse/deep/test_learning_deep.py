@@ -68,8 +68,7 @@ def test_codes_by_the_matrix_and_by_the_layers_are_the_same(fitted, digits, monk
     X = torch.from_numpy(digits[300:310])[:, None]
     one = deepest_codes(fitted.dictionary_, X, fitted.reg_, True, 1e-6)
     quick = deepest(fitted.dictionary_, X, fitted.reg_, True, 400)
-    monkeypatch.setattr("triptych.sparse.deep.pursue.MATRIX", 0)
-    monkeypatch.setattr("triptych.sparse.deep.learning.MATRIX", 0)
+    monkeypatch.setattr("triptych.sparse.deep.coding.MATRIX", 0)
     other = deepest_codes(fitted.dictionary_, X, fitted.reg_, True, 1e-6)
     slow = deepest(fitted.dictionary_, X, fitted.reg_, True, 400)
     torch.testing.assert_close(one.objective, other.objective, rtol=1e-5, atol=0)

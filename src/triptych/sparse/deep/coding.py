@@ -14,7 +14,7 @@ from triptych.sparse.coding import SCALES
 from triptych.sparse.deep.dictionary import DENSE, MultiLayerDictionary
 
 ENTRIES = 1 << 25  # of a map that is made a matrix
-MATRIX = 1 << 24  # entries of an effective dictionary that is held as a matrix
+MATRIX = 1 << 25  # twice the entries of an effective dictionary that is held as a matrix
 TOGETHER = 128  # columns of it that are made at a time
 
 
@@ -230,6 +230,15 @@ class MultiLayerCoding:
         """The objective of deepest codes, (b,), in their dtype; infinity where g < 0 is not allowed."""
         problem = self.problem()
         return problem.loss.value(problem.map.forward(g)) + problem.term.value(g)
+
+
+def matrix_is_less(model: MultiLayerDictionary, shape: Sequence[int]) -> bool:
+    """Whether D_1 ... D_L on signals of a shape is small as a matrix, and half the work of its layers one by one or less: that pays for
+    its making.
+    """
+    places = model.code_shapes(shape)
+    entries = model.channels * prod(shape) * model.n_atoms[-1] * prod(places[-1])
+    return 2 * entries <= min(MATRIX, sum(D.atoms.numel() * prod(place) for D, place in zip(model.layers, places)))
 
 
 def as_matrix(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from triptych.check import InputError, real, whole
 from triptych.convex import soft_threshold
-from triptych.sparse.deep.coding import MATRIX, Cascade, as_matrix
+from triptych.sparse.deep.coding import Cascade, as_matrix, matrix_is_less
 from triptych.sparse.deep.dictionary import MultiLayerDictionary
 from triptych.sparse.deep.exact import operator_norm
 from triptych.sparse.dictionary import ConvDictionary
@@ -184,10 +184,10 @@ Flat = Callable[[Tensor], Tensor]
 
 
 def _maps(model: MultiLayerDictionary, signals: Tensor) -> tuple[Flat, Flat, float, tuple[int, ...]]:
-    """The effective dictionary on flat codes, its adjoint, ‖·‖², and the shape of a code: as a matrix where that is small."""
+    """The effective dictionary on flat codes, its adjoint, ‖·‖², and the shape of a code: as a matrix where that is less work."""
     space = tuple(signals.shape[2:])
     shape = (model.n_atoms[-1], *model.code_shapes(space)[-1])
-    if prod(shape) * signals[0].numel() <= MATRIX:
+    if matrix_is_less(model, space):
         K = as_matrix(lambda codes: model.synthesise(codes, space), shape, signals.device, signals.dtype)
         return (lambda x: x @ K.T), (lambda z: z @ K), float(torch.linalg.matrix_norm(K, 2)) ** 2 * 1.0001, shape
     whole_map = Cascade(model, space)

@@ -22,7 +22,7 @@ from triptych.convex import (
     solve,
 )
 from triptych.sparse.deep.alternating import alternating, certifier
-from triptych.sparse.deep.coding import MATRIX, MultiLayerCoding, Table, as_matrix
+from triptych.sparse.deep.coding import MultiLayerCoding, Table, as_matrix, matrix_is_less
 from triptych.sparse.deep.dictionary import MultiLayerDictionary
 from triptych.sparse.deep.exact import primal_dual
 from triptych.sparse.deep.forward import layered_thresholding
@@ -172,14 +172,14 @@ def deepest_codes(
 ) -> Solution:
     """Basis pursuit on the effective dictionary, argmin ½ ‖D_1 ... D_L g - y‖² + λ ‖g‖₁, ``(b, k_L, *code_shape_L)``, certified.
 
-    Where the dictionary is small it is made a matrix first; gaps that float32 cannot reach are sought in float64.
+    Where that is less work it is made a matrix first; gaps that float32 cannot reach are sought in float64.
     """
     signals = signals.double() if tol < FINE else signals
     space = tuple(signals.shape[2:])
     shape = (model.n_atoms[-1], *model.code_shapes(space)[-1])
     term = NonNegativeL1(lam) if nonnegative else L1(lam)
     K = Whole(model, space)
-    if prod(shape) * signals[0].numel() <= MATRIX:
+    if matrix_is_less(model, space):
         K = Matrix(as_matrix(K.forward, shape, signals.device, signals.dtype)[None])
     y = signals.flatten(1) if isinstance(K, Matrix) else signals
     start = (
