@@ -135,18 +135,21 @@ class Images:
         """The pixels divided by 255: float32 (n, c, h, w) in [0, 1]."""
         return self.pixels.float() / 255
 
-    def batch(self, seed: int, seen: int, n: int) -> "Images":
+    def batch(self, seed: int, seen: int, n: int, among: Tensor | None = None) -> "Images":
         """The n images that follow after ``seen`` images of the endless stream that ``seed`` defines.
 
         Each epoch is one permutation, seeded by (seed, epoch); a batch may run over its end. A pure function: a run that
-        knows how many images it has seen goes on where it stopped.
+        knows how many images it has seen goes on where it stopped. The stream is of all images, or of those at the index
+        ``among`` (m,).
         """
+        total = len(self) if among is None else len(among)
         whole("seed", seed, low=0)
         whole("seen", seen, low=0)
-        first, last = seen // len(self), (seen + whole("n", n) - 1) // len(self)
-        stream = torch.cat([_epoch(seed, epoch, len(self)) for epoch in range(first, last + 1)])
-        start = seen - first * len(self)
-        return self.take(stream[start : start + n])
+        first, last = seen // total, (seen + whole("n", n) - 1) // total
+        stream = torch.cat([_epoch(seed, epoch, total) for epoch in range(first, last + 1)])
+        start = seen - first * total
+        chosen = stream[start : start + n]
+        return self.take(chosen if among is None else among[chosen])
 
     def checksum(self) -> str:
         """SHA-256 (64 hexadecimal digits) of the shape, the pixels and, where there are any, the labels."""

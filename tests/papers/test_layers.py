@@ -86,6 +86,7 @@ def test_codes_of_digits_are_classified(smoke):
     rows = {row.cell["features"]: row.metrics for row in read_rows(smoke / "sulam2018.unsupervised")}
     assert rows["layers 2 and 3"]["error_percent"] < 20
     assert rows["layers 2 and 3"]["features"] > rows["layer 2"]["features"]
+    assert rows["two layers"]["error_percent"] < 25
     assert rows["terms"]["error_20_sparse"] < rows["terms"]["error_10_sparse"]
     assert rows["terms"]["density_sparse_3"] <= 0.1
 

@@ -87,8 +87,12 @@ class Recipe:
             noise_seed=seed,
         )
 
-    def batches(self, images: Images, engine: Engine = ONE_PROCESS) -> BatchSource:
-        """The images as the networks see them. Raises InputError where shape or labels are not the recipe's."""
+    def batches(self, images: Images, engine: Engine = ONE_PROCESS, index: Tensor | None = None) -> BatchSource:
+        """The images, all or those at an index (m,), as the networks see them.
+
+        Raises InputError where shape or labels are not the recipe's, or they are too few.
+        """
+        count = len(images) if index is None else len(index)
         if images.shape[1:] != self.shape:
             raise InputError(f"images must be of {_times(self.shape)}, got {_times(images.shape[1:])}")
         if self.classes and images.labels is None:
@@ -97,14 +101,14 @@ class Recipe:
             )
         if self.classes and len(images.classes) != self.classes:
             raise InputError(f"images must have {self.classes} classes, got {len(images.classes)}")
-        if len(images) < self.batch:
+        if count < self.batch:
             raise InputError(
-                f"there must be at least as many images as a batch of {self.batch} takes, got {len(images)}; "
+                f"there must be at least as many images as a batch of {self.batch} takes, got {count}; "
                 "give more images or a smaller --batch"
             )
 
         def batches(seed: int, seen: int, n: int) -> Batch:
-            chosen = images.batch(seed, seen, n)
+            chosen = images.batch(seed, seen, n, index)
             draw = Draw(seed, 0, seen, n, "images/")
             pixels = self.scaled(chosen.pixels.to(engine.device), draw, engine.dtype)
             labels = None if not self.classes or chosen.labels is None else chosen.labels.to(engine.device)

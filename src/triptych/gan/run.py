@@ -22,6 +22,7 @@ from triptych.gan import checkpoint
 from triptych.gan.folder import Run
 from triptych.gan.game import BatchSource
 from triptych.gan.guard import Diverged, Guard
+from triptych.gan.held_out import HeldOut, measured
 from triptych.gan.recipe import Recipe
 from triptych.gan.schedule import Constant
 from triptych.gan.settings import from_json
@@ -39,23 +40,26 @@ OnProgress = Callable[[int, Mapping[str, Any] | None], None]
 
 @dataclass(frozen=True)
 class Every:
-    """Steps from one metrics line, checkpoint, grid and comparison of the processes to the next; ``keep`` checkpoints stay."""
+    """Steps from one metrics line, checkpoint, grid, comparison of the processes and measurement on held-out images to the next;
+    ``keep`` checkpoints stay.
+    """
 
     log: int = 10
     checkpoint: int = 500
     grid: int = 500
     compare: int = 100
     keep: int = 3
+    measure: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("log", "checkpoint", "grid", "compare", "keep"):
+        for name in ("log", "checkpoint", "grid", "compare", "keep", "measure"):
             whole(name, getattr(self, name))
 
 
 def play(
     run: Run,
     recipe: Recipe,
-    images: Images | BatchSource,
+    images: Images | HeldOut | BatchSource,
     *,
     engine: Engine = ONE_PROCESS,
     every: Every | None = None,
@@ -65,7 +69,7 @@ def play(
     """Train from the run's newest checkpoint, or from the start, to ``recipe.rules.steps``.
 
     Killed anywhere and called again, it ends with the bits of a run that was never killed, on the same device, threads and
-    number of processes. Every process calls it; the main one alone touches the folder. Where the guard sees divergence, the
+    number of processes. Of held-out images the log says what a ``HeldOut`` measures. Every process calls it; the main one alone touches the folder. Where the guard sees divergence, the
     players go back to the last good checkpoint with half the learning rates and other noise. Ctrl-C ends the step, writes a
     checkpoint and goes on as KeyboardInterrupt; a second one is not waited for. Raises InputError, Diverged after three
     rollbacks, ProcessLost where another process has gone.
@@ -75,13 +79,22 @@ def play(
             "the engine", "one of engine.start, under deterministic algorithms", engine.device, "else no run repeats"
         )
     whole("batch", recipe.batch, low=engine.size, remedy="each process takes an image or more")
-    source = recipe.batches(images, engine) if isinstance(images, Images) else images
+    held_out = images if isinstance(images, HeldOut) else None
+    source = _source(recipe, images, engine)
     with run.locked() if engine.main else nullcontext(), _ctrl_c() as asked:
-        course = Course(run, recipe, engine, every or Every(), recipe.players(run.config["seed"], engine))
+        players = recipe.players(run.config["seed"], engine)
+        course = Course(run, recipe, engine, every or Every(), players, held_out)
         course.go_on()
         engine.compiled(course.players.generator)
         course.follow(source, asked, draw_grid, on_progress or _nothing)
     return course.players
+
+
+def _source(recipe: Recipe, images: Images | HeldOut | BatchSource, engine: Engine) -> BatchSource:
+    """What is trained on."""
+    if isinstance(images, HeldOut):
+        return recipe.batches(images.train, engine, images.train_index)
+    return recipe.batches(images, engine) if isinstance(images, Images) else images
 
 
 def load_generator(folder: str | Path, step: int | None = None) -> tuple[Recipe, nn.Module]:
@@ -110,6 +123,7 @@ class Course:
     engine: Engine
     every: Every
     players: Players
+    held_out: HeldOut | None = None
     guard: Guard = field(default_factory=Guard)
     rollbacks: list[dict[str, Any]] = field(default_factory=list)
     clock: "Clock" = field(default_factory=lambda: Clock())
@@ -179,7 +193,8 @@ class Course:
     def log(self, step: int, numbers: Mapping[str, float], last: bool) -> dict[str, Any] | None:
         """Append a line of metrics where one is due: the losses and parts of this very step."""
         players, rules = self.players, self.recipe.rules
-        if not (last or step % self.every.log == 0):
+        judged = self.held_out is not None and (last or step % self.every.measure == 0)
+        if not (last or judged or step % self.every.log == 0):
             return None
         rates = {
             f"{player}_rate": getattr(rules, f"{player}_optimiser").rate(step - 1, rules.steps) * players.rate_scale
@@ -187,6 +202,8 @@ class Course:
         }
         counters = {"step": step, "seen": players.seen, "critic_updates": players.critic_updates}
         line = {**counters, "rollbacks": len(self.rollbacks), **rates, **numbers, **self.clock.lap(players.seen)}
+        if judged and self.held_out and self.engine.main:
+            line |= measured(self.held_out, self.recipe, players, self.engine, potential="gap" in numbers)
         if self.engine.main:
             with self.disk():
                 self.run.append(line)

@@ -1,6 +1,5 @@
 """Wasserstein critics where the distance of the laws is known: what the penalty adds to it, and what clipping makes of it."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,12 +10,12 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 from triptych.check import Case
+from triptych.gan.calibrated import wasserstein_estimate
 from triptych.gan.draw import Draw
 from triptych.gan.game import Batch, scorer
 from triptych.gan.laws import ring
 from triptych.gan.objectives import Wasserstein, WassersteinGP
 from triptych.gan.optimiser import Optimiser
-from triptych.gan.penalty import gradient_norms
 from triptych.gan.truths.small import (
     F64,
     STILL,
@@ -169,10 +168,6 @@ def ring_critic(n: int = 512) -> Iterator[Case]:
 
 def scores(critic: nn.Module, real: Tensor, fake: Tensor) -> tuple[float, float, float]:
     """E D(x) - E D(x̃), E ‖∇D(x̂)‖, and the standard error of the first."""
-    score = scorer(critic)
-    alpha = Draw(0, 0, 0, len(real), "truths/").uniform("held out alpha", (1,), real)
-    with torch.no_grad():
-        d_real, d_fake = score(Batch(real)).value.double(), score(Batch(fake)).value.double()
-    slope = gradient_norms(score, Batch(real + alpha * (fake - real))).mean().item()
-    error = math.sqrt(d_real.var().item() / len(real) + d_fake.var().item() / len(fake))
-    return (d_real.mean() - d_fake.mean()).item(), slope, error
+    draw = Draw(0, 0, 0, len(real), "truths/held out/")
+    found = wasserstein_estimate(scorer(critic), Batch(real), Batch(fake), draw)
+    return found.gap, found.slope, found.standard_error * found.slope

@@ -1,0 +1,59 @@
+"""A run's verdict in words, from what it logged: collapse, overfitting, divergence, or none of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+LAST = 5  # measurements that speak for the end of a run
+COLLAPSED = 0.15  # of the variety of real images
+LEARNED = 0.3  # of the training gap that held-out images do not show
+SURE = 4.0  # standard errors
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``kind``: 'collapse', 'overfitting', 'divergence', 'none', or 'unknown' where nothing was measured; ``text`` says why."""
+
+    kind: str
+    text: str
+
+
+def verdict(lines: Sequence[Mapping[str, Any]]) -> Verdict:
+    """The verdict on the lines of metrics.jsonl, by the last measurements on held-out images. The worst that holds is said.
+
+    Divergence: the guard rolled the run back. Collapse: the median ``variety`` of the last five is below 0.15: generated images are so
+    much nearer to each other than real ones. Overfitting: the critic's gap on training images exceeds that on held-out ones by more than
+    0.3 of itself and by four standard errors, in the median of the last five (Gulrajani et al., NeurIPS 2017, Figure 5 b).
+    """
+    back = [line for line in lines if "rollback" in line]
+    if back:
+        last = back[-1]
+        times = f"{len(back)} time{'s' if len(back) > 1 else ''}"
+        return Verdict(
+            "divergence",
+            f"The run diverged {times}, last at step {last['from']:,}: {last['reason']}. Try smaller rates.",
+        )
+    seen = [line for line in lines if "variety" in line][-LAST:]
+    if not seen:
+        return Verdict("unknown", "Nothing was measured on held-out images, so that nothing can be said of the run.")
+    spread = median(line["variety"] for line in seen)
+    if spread < COLLAPSED:
+        return Verdict(
+            "collapse",
+            f"Collapse: a generated image is {spread:.2g} times as far from the nearest other one as a real image is. Try a gradient "
+            "penalty, another seed, or a stronger critic.",
+        )
+    over = [line["train_gap"] - line["held_out_gap"] for line in seen]
+    share = median(d / max(abs(line["train_gap"]), 1e-12) for d, line in zip(over, seen))
+    sure = median(d / max(line["gap_error"], 1e-12) for d, line in zip(over, seen))
+    if share > LEARNED and sure > SURE:
+        return Verdict(
+            "overfitting",
+            f"Overfitting: {share:.0%} of the critic's gap is on training images alone. Take more images, mirror them, or stop earlier.",
+        )
+    return Verdict(
+        "none",
+        f"No collapse, overfitting or divergence: variety {spread:.2f} of that of real images, {max(share, 0.0):.0%} of the critic's gap on "
+        "training images alone.",
+    )

@@ -1,0 +1,286 @@
+"""Has a generator memorised? Each sample's nearest neighbour in the training set against that in images never trained on.
+
+Where training and held-out images are a random split of one set, and the generator has learned their law and not the images, nothing
+tells which of them were trained on: labels drawn anew are as good as the true ones. So they are drawn anew, and the p-value is the
+share of them under which samples are as much nearer to "training" images as they are in truth. That holds for every n, law and
+distance, for blurred samples as for sharp ones, and whatever several samples have in common (Fisher, 1935; Phipson & Smyth, 2010).
+Distances to the training set alone do not tell blur from copying, nor do they have a null (Gulrajani, Raffel & Metz, 2019).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, log
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from triptych.check import InputError, real, whole, wrong
+from triptych.metrics.features import Extractor, as_pixels, extract, rows, same_width, shrunk
+from triptych.metrics.neighbours import nearest
+
+DRAWS = 999  # p-values are whole thousandths
+MISSED = 1e-3  # how often a list of neighbours may hold no image of one of the two sets
+MOST = 200  # neighbours in a list
+FLOOR = 1e-3  # of the median distance: what is nearer counts as a copy, and no ratio is larger for it
+
+
+class Comparison(Protocol):
+    """A way to say how far samples are from images, with a name."""
+
+    name: str
+
+    def nearest(self, samples: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Distances and indices, both (n, k), of the k images nearest to each sample, of uint8 (n, c, h, w), (m, c, h, w)."""
+        ...
+
+
+@dataclass(frozen=True)
+class InFeatures:
+    """Euclidean distance of an extractor's features."""
+
+    extractor: Extractor
+
+    @property
+    def name(self) -> str:
+        """The extractor's."""
+        return self.extractor.name
+
+    def nearest(self, samples: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The nearest images by features."""
+        a, b = (extract(self.extractor, part).features for part in (samples, images))
+        same_width(a, b)
+        return nearest(a, b, k)
+
+
+@dataclass(frozen=True)
+class UpToShifts:
+    """Euclidean distance of pixels, averaged to at most ``side`` x side, the least over shifts of up to ``shift`` of them and, with
+    ``mirror``, over left and right: a copy that was moved or mirrored is as near as the image.
+
+    What is compared is a sample's window of ``shift`` pixels less on each side, laid over all places of it.
+    """
+
+    side: int = 32
+    shift: int = 2
+    mirror: bool = True
+
+    @property
+    def name(self) -> str:
+        """What it does."""
+        return f"pixels up to {'mirroring and ' if self.mirror else ''}shifts of {self.shift} at {self.side}"
+
+    def nearest(self, samples: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The nearest images over all shifts."""
+        a, b = (shrunk(as_pixels(part), self.side) for part in (samples, images))
+        if a.shape[1:] != b.shape[1:]:
+            raise InputError(f"samples must have the images' shape {tuple(b.shape[1:])}, got {tuple(a.shape[1:])}")
+        s = whole("shift", self.shift, low=0)
+        if min(a.shape[2:]) <= 2 * s:
+            raise wrong("shift", f"less than half the images' side, {min(a.shape[2:])}", s)
+        windows = self._windows(a, s)
+        inner = b[:, :, s : b.shape[2] - s, s : b.shape[3] - s].flatten(1)
+        found: tuple[Tensor, Tensor] | None = None
+        for window in windows:
+            other = nearest(window.flatten(1), inner, k)
+            found = other if found is None else _merged(found, other, k)
+        assert found is not None
+        return found
+
+    def _windows(self, a: Tensor, s: int) -> list[Tensor]:
+        """Every window of samples, and of their mirror images."""
+        h, w = a.shape[2] - 2 * s, a.shape[3] - 2 * s
+        sides = [a, a.flip(3)] if self.mirror else [a]
+        return [x[:, :, i : i + h, j : j + w] for x in sides for i in range(2 * s + 1) for j in range(2 * s + 1)]
+
+
+def _merged(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """The k nearest of two lists; an image that is in both is there once, with the lesser distance."""
+    distances, indices = torch.cat([a[0], b[0]], 1), torch.cat([a[1], b[1]], 1)
+    order = distances.argsort(dim=1, stable=True)
+    distances, indices = distances.gather(1, order), indices.gather(1, order)
+    by_index = indices.argsort(dim=1, stable=True)  # of one image the nearer first
+    same = indices.gather(1, by_index)
+    again = F.pad(same[:, 1:] == same[:, :-1], (1, 0))
+    repeated = torch.zeros_like(again).scatter(1, by_index, again)
+    distances = distances.masked_fill(repeated, torch.inf)
+    order = distances.argsort(dim=1, stable=True)[:, :k]
+    return distances.gather(1, order), indices.gather(1, order)
+
+
+@dataclass(frozen=True, eq=False)
+class InSpace:
+    """What one comparison found.
+
+    ``ratio`` (n,) log of the distance to the nearest held-out image over that to the nearest training image: above 0 where a sample is
+    nearer to training. ``statistic`` its mean. ``nearer`` the share of samples whose neighbour is a training image, ``expected`` what
+    it would be of images that were not learned by heart. ``train``, ``held_out`` (n,) the neighbours, indices into either set;
+    ``train_distance``, ``held_out_distance`` (n,).
+    """
+
+    name: str
+    p_value: float
+    statistic: float
+    nearer: float
+    expected: float
+    ratio: Tensor
+    train: Tensor
+    held_out: Tensor
+    train_distance: Tensor
+    held_out_distance: Tensor
+
+    def suspicious(self, false_share: float = 0.1) -> Tensor:
+        """Indices of samples, the worst first, of which no more than about ``false_share`` are there by chance.
+
+        Samples as far on the other side of 0 tell how many those are: Barber & Candès, Annals of Statistics 2015, equation 1.9; of sets
+        of unequal size they count more, by the largest factor that there is where distances follow a power law, the square of the
+        sizes' ratio. Empty where no threshold will do.
+        """
+        real("false_share", false_share, above=0, high=1)
+        odds = self.expected / (1 - self.expected)
+        odds = max(odds, odds**2)
+        order = self.ratio.argsort(descending=True, stable=True)
+        sizes = self.ratio[order]
+        positive = int((sizes > 0).sum())
+        for count in range(positive, 0, -1):
+            chance = odds * (1 + int((self.ratio <= -sizes[count - 1]).sum()))
+            if chance / count <= false_share:
+                return order[:count]
+        return order[:0]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What all comparisons found, and a p-value for all together: the chance that any of them looks as bad without memorisation."""
+
+    p_value: float
+    spaces: tuple[InSpace, ...]
+    samples: int
+    train: int
+    held_out: int
+    draws: int
+
+    def verdict(self, level: float = 0.01) -> str:
+        """One sentence."""
+        worst = min(self.spaces, key=lambda space: space.p_value)
+        if self.p_value <= real("level", level, above=0, high=1):
+            return (
+                f"memorised: samples are nearer to training images than to held-out ones (p = {self.p_value:.3g}), most of all by "
+                f"{worst.name}"
+            )
+        return f"no sign of memorisation among {self.samples:,} samples (p = {self.p_value:.3g})"
+
+
+def audit(
+    samples: Tensor,
+    train: Tensor,
+    held_out: Tensor,
+    comparisons: Sequence[Comparison],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Audit:
+    """Compare samples with training and held-out images, uint8 (n, c, h, w), which must be a random split of one set, of any sizes.
+
+    A statistic per comparison: the mean over samples of log(distance to held-out / distance to training). ``draws`` random labellings
+    of all images give its p-value, (1 + as large ones) / (1 + draws), and that of the least of the p-values of all comparisons
+    (Westfall & Young, 1993). Raises InputError.
+    """
+    if not comparisons or len({c.name for c in comparisons}) != len(comparisons):
+        raise wrong("comparisons", "at least one, of distinct names", [c.name for c in comparisons])
+    for name, part in {"samples": samples, "train": train, "held_out": held_out}.items():
+        _images(name, part, samples)
+    pool = torch.cat([train, held_out])
+    truth = torch.arange(len(pool)) < len(train)
+    k = _length(len(train), len(held_out))
+    lists = [_List.of(comparison, samples, pool, k) for comparison in comparisons]
+    rng = torch.Generator().manual_seed(whole("seed", seed, low=0))
+    table = torch.empty(whole("draws", draws) + 1, len(lists), dtype=torch.float64)
+    for row in range(len(table)):
+        labels = truth if row == 0 else truth[torch.randperm(len(pool), generator=rng)]
+        table[row] = torch.stack([found.ratios(labels).mean() for found in lists])
+    p = _p_values(table)
+    least = p.min(1).values
+    together = float((least <= least[0]).double().mean())
+    spaces = tuple(
+        found.space(comparison.name, float(p[0, i]), truth)
+        for i, (comparison, found) in enumerate(zip(comparisons, lists))
+    )
+    return Audit(together, spaces, len(samples), len(train), len(held_out), draws)
+
+
+def _images(name: str, given: Tensor, like: Tensor) -> None:
+    as_pixels(given[:1]) if isinstance(given, Tensor) else as_pixels(given)
+    if given.shape[1:] != like.shape[1:]:
+        raise InputError(f"{name} must have the samples' shape {tuple(like.shape[1:])}, got {tuple(given.shape[1:])}")
+    if len(given) < 2:
+        raise wrong(name, "at least 2 images", len(given))
+
+
+def _length(train: int, held_out: int) -> int:
+    """How many neighbours a list has, so that it seldom lacks one of the two sets."""
+    share = max(train, held_out) / (train + held_out)
+    return min(MOST, train + held_out, ceil(log(MISSED) / log(share)))
+
+
+def _p_values(table: Tensor) -> Tensor:
+    """Of every row and column the share of rows that are as large: (1 + draws, comparisons)."""
+    order = table.sort(0).values
+    below = torch.stack([torch.searchsorted(o.contiguous(), c.contiguous()) for o, c in zip(order.T, table.T)], 1)
+    return (len(table) - below).double() / len(table)
+
+
+@dataclass(frozen=True, eq=False)
+class _List:
+    """Of every sample its nearest images of the pool, (n, k), nearest first, and what is too near to be told apart."""
+
+    distances: Tensor
+    indices: Tensor
+    least: float
+
+    @classmethod
+    def of(cls, comparison: Comparison, samples: Tensor, pool: Tensor, k: int) -> "_List":
+        distances, indices = comparison.nearest(samples, pool, k)
+        distances = rows(f"distances of {comparison.name}", distances).double()
+        least = FLOOR * float(distances[:, 0].median()) or FLOOR * float(distances.mean())
+        return cls(distances, indices, max(least, 1e-12))
+
+    def ratios(self, labels: Tensor) -> Tensor:
+        """log(distance to held-out / distance to training) under labels of the pool, (n,)."""
+        found = labels[self.indices]
+        train, held_out = self._first(found)[1], self._first(~found)[1]
+        return ((held_out + self.least) / (train + self.least)).log()
+
+    def _first(self, found: Tensor) -> tuple[Tensor, Tensor]:
+        """Place in the list, and distance, of the first that is marked; the last of the list where none is."""
+        place = torch.where(found.any(1), found.byte().argmax(1), found.shape[1] - 1)
+        return place, self.distances.gather(1, place[:, None])[:, 0]
+
+    def space(self, name: str, p_value: float, truth: Tensor) -> InSpace:
+        """What the true labels say."""
+        found, count = truth[self.indices], int(truth.sum())
+        (i, near), (j, far) = self._first(found), self._first(~found)
+        ratio = self.ratios(truth)
+        train, held_out = (self.indices.gather(1, place[:, None])[:, 0] for place in (i, j))
+        return InSpace(
+            name=name,
+            p_value=p_value,
+            statistic=float(ratio.mean()),
+            nearer=float(found[:, 0].double().mean()),
+            expected=count / len(truth),
+            ratio=ratio,
+            train=train.clamp_max(count - 1),
+            held_out=(held_out - count).clamp_min(0),
+            train_distance=near,
+            held_out_distance=far,
+        )
+
+
+def told(found: Audit) -> Mapping[str, float]:
+    """The numbers of an audit by name, for tables and rows."""
+    numbers = {"p_value": found.p_value, "samples": found.samples, "train": found.train, "held_out": found.held_out}
+    for space in found.spaces:
+        numbers[f"p_value {space.name}"] = space.p_value
+        numbers[f"nearer {space.name}"] = space.nearer
+    return numbers
