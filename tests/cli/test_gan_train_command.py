@@ -14,7 +14,7 @@ from triptych.cli import main
 from triptych.gan.folder import Run
 from triptych.gan.run import load_generator
 
-TRAIN = ["gan", "train", "wgan-gp", "--width", "2", "--batch", "4", "--log-every", "1", "--limit", "40"]
+TRAIN = ["gan", "train", "wgan-gp", "--width", "2", "--batch", "4", "--log-every", "1", "--limit", "40", "--measure-every", "2"]
 
 
 def size(path):
@@ -56,7 +56,7 @@ def test_the_config_is_resolved(gan_runs):
         "split": None, "limit": 40, "images": 40, "classes": list("0123456789"),
     }  # fmt: skip
     assert (said_of["seed"], said_of["precision"], said_of["labels"], said_of["width"]) == (0, "float32", True, 2)
-    assert said_of["every"] == {"log": 1, "checkpoint": 500, "grid": 500, "keep": 3}
+    assert said_of["every"] == {"log": 1, "checkpoint": 500, "grid": 500, "keep": 3, "measure": 2}
     assert said_of["compile"] is False
     recipe, _ = load_generator(gan_runs / "classed")
     assert (recipe.classes, recipe.batch, recipe.rules.steps, recipe.generator.width) == (10, 4, 2, 2)

@@ -1,18 +1,18 @@
-"""gan train, sample, walk, arithmetic, selftest: adversarial networks, trained into a run folder and looked at."""
+"""gan train, sample, walk, arithmetic, score, neighbours, audit, selftest: adversarial networks, trained, looked at and judged."""
 
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from triptych.cli.console import Json
-from triptych.cli.gan_options import Choice, Drawn, Flag, Game, Keeping, Machine, Reading, Way
+from triptych.cli.console import Json, Whole
+from triptych.cli.gan_options import Choice, Drawn, Flag, Game, Judging, Keeping, Machine, Reading, Way
 
 app = App(name="gan", help="Train adversarial networks and look at what they make.")
 app.command("triptych.cli.selftest:selftest", name="selftest", help="Check every loss against what theory says of it.")
 
 READING, GAME, MACHINE, KEEPING = Reading(), Game(), Machine(), Keeping()  # every option left away
-DRAWN, CHOICE, WAY = Drawn(), Choice(), Way()
+DRAWN, CHOICE, WAY, JUDGING = Drawn(), Choice(), Way(), Judging()
 Numbers = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
 
 
@@ -103,3 +103,80 @@ def arithmetic(
     from triptych.cli.gan_sample import added
 
     added(run, out, (plus, minus), label, drawn, json)
+
+
+@app.command
+def score(
+    run: Path, *, metrics: str | None = None, judging: Judging = JUDGING, drawn: Drawn = DRAWN, json: Json = False
+) -> None:
+    """Score a run's images against real ones; every score is of the features that stand beside it. Kept in the run's folder.
+
+    Parameters
+    ----------
+    run
+        A folder that `triptych gan train` wrote.
+    metrics
+        Of fid, kid, is, pr, swd, ms-ssim, divided by commas; all that there can be where none are given.
+    """
+    from triptych.cli.gan_score import scored
+
+    scored(run, judging, metrics, drawn, json)
+
+
+@app.command
+def neighbours(
+    run: Path,
+    *,
+    out: Path | None = None,
+    judging: Judging = JUDGING,
+    crop: str | None = None,
+    k: Whole = 3,
+    drawn: Drawn = DRAWN,
+    json: Json = False,
+) -> None:
+    """Draw a run's images over the real ones that are most like them, by pixels and by features.
+
+    Parameters
+    ----------
+    run
+        A folder that `triptych gan train` wrote.
+    out
+        A .png file; neighbours.png in the run's folder where none is given.
+    crop
+        Compare within a window x,y,w,h in pixels, so that a background does not count.
+    k
+        Neighbours of each image.
+    """
+    from triptych.cli.gan_compare import neighbours
+
+    neighbours(run, out, judging, crop, k, drawn, json)
+
+
+@app.command
+def audit(
+    run: Path,
+    *,
+    held_out: str | None = None,
+    out: Path | None = None,
+    judging: Judging = JUDGING,
+    shift: Whole = 2,
+    drawn: Drawn = DRAWN,
+    json: Json = False,
+) -> None:
+    """Tell whether a run has memorised: whether its images are nearer to training images than to others, with a p-value.
+
+    Parameters
+    ----------
+    run
+        A folder that `triptych gan train` wrote.
+    held_out
+        Images that the run was not trained on, of the same kind as `--data` down to chance; those that it held out itself where none
+        are given.
+    out
+        A .png file of suspicious images; audit.png in the run's folder where none is given.
+    shift
+        Pixels, of 32, by which a copy may have been moved.
+    """
+    from triptych.cli.gan_compare import audited
+
+    audited(run, out, judging, held_out, shift, drawn, json)

@@ -33,6 +33,9 @@ class Reading:
         Train a conditional network, which is given each image's class.
     mirror
         Flip half of the images left to right, each time anew.
+    held_out
+        Images to measure the run on and never to train on: a file or folder, read as `--data` is; a tenth of the images where none is
+        given; none trains on all.
     """
 
     data: str | None = None
@@ -42,6 +45,7 @@ class Reading:
     limit: Whole | None = None
     labels: bool | None = None
     mirror: bool | None = None
+    held_out: str | None = None
 
 
 @Parameter(name="*")
@@ -111,6 +115,8 @@ class Keeping:
         Steps from one picture of samples to the next; 500 where none is given.
     log_every
         Steps from one line of metrics.jsonl to the next; 10 where none is given.
+    measure_every
+        Steps from one measurement on held-out images to the next; 100 where none is given.
     keep
         Checkpoints that stay; 3 where none is given.
     tensorboard
@@ -123,6 +129,7 @@ class Keeping:
     checkpoint_every: Whole | None = None
     grid_every: Whole | None = None
     log_every: Whole | None = None
+    measure_every: Whole | None = None
     keep: Whole | None = None
     tensorboard: bool | None = None
     resume: Flag = False
@@ -143,6 +150,34 @@ class Drawn:
 
     seed: Whole = 0
     checkpoint: Whole | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Judging:
+    """What a run is judged by.
+
+    Parameters
+    ----------
+    data
+        Images to compare with, read at the run's own side: a file or folder, or a fetched set such as mnist; those that the run was
+        trained with where none are given.
+    split
+        The split of `--data`; train where there is one.
+    n
+        How many generated images, and of real ones as many.
+    features
+        ccnn: a certified network trained on the images' own labels, on the embedded digits where they have none; pixels; inception or
+        vgg, whose `--weights` must be given.
+    weights
+        A .safetensors or .pth file of Inception-v3 or VGG-16, in the names of torchvision.
+    """
+
+    data: str | None = None
+    split: str | None = None
+    n: Whole | None = None
+    features: str = "ccnn"
+    weights: Path | None = None
 
 
 @Parameter(name="*")

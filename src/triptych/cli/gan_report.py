@@ -18,14 +18,17 @@ from triptych.bench.sections import (
     Text,
 )
 from triptych.cli.gan_dry import duration
+from triptych.cli.gan_judged import judged_sections
 from triptych.gan.folder import Run
 from triptych.gan.pictures import course_png, first_row
+from triptych.gan.verdict import verdict
 
 MOMENTS = 8  # rows of the picture that shows the course of a run
 MOST_POINTS = 1000  # a curve on the page
 COUNTERS = ("step", "seen", "critic_updates", "rollbacks")
 LOSSES = ("critic_loss", "generator_loss")
 RATES = ("generator_rate", "critic_rate")
+GAPS, ERROR = ("train_gap", "held_out_gap"), "gap_error"
 SPEED = "time_images_per_second"
 
 
@@ -36,7 +39,9 @@ def run_sections(folder: Path) -> list[Section]:
     steps, rollbacks = [x for x in lines if "step" in x], [x for x in lines if "rollback" in x]
     return [
         *_summary(run, steps),
+        *_verdict(lines),
         *_samples(run),
+        *judged_sections(run.folder),
         Heading("Curves"),
         *_curves(steps),
         *_rollbacks(rollbacks),
@@ -93,6 +98,12 @@ def _samples(run: Run) -> list[Section]:
     return sections
 
 
+def _verdict(lines: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """What the run's own measurements say of it."""
+    found = verdict(lines)
+    return [Heading("Verdict"), Text(found.text)]
+
+
 def _whole(run: Run, shape: tuple[int, int, int]) -> list[Path]:
     """The grids that can be read and are as wide as the newest; of the others a warning tells."""
     grids = run.samples
@@ -111,11 +122,15 @@ def _curves(steps: Sequence[Mapping[str, Any]]) -> list[Section]:
     if not steps:
         return [Text("There is nothing to draw yet.")]
     names = list(dict.fromkeys(name for line in steps for name in line))
-    parts = [n for n in names if n not in (*COUNTERS, *LOSSES, *RATES) and not n.startswith("time_")]
+    apart = (*COUNTERS, *LOSSES, *RATES, *GAPS, ERROR)
+    parts = [n for n in names if n not in apart and not n.startswith("time_")]
     sections: list[Section] = []
     losses = [n for n in LOSSES if n in names]
     if losses:
         sections.append(Curves([_series(steps, n) for n in losses], "Losses", "generator step", "loss"))
+    if set(GAPS) <= set(names):
+        title = "The critic's gap on images that it was trained on, and on others"
+        sections.append(Curves([_series(steps, n) for n in GAPS], title, "generator step", "gap"))
     sections += [Curves([_series(steps, n)], _words(n), "generator step", _words(n)) for n in parts]
     rates = [n for n in RATES if len({line.get(n) for line in steps}) > 1]
     if rates:

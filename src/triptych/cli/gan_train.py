@@ -11,7 +11,7 @@ from typing import Any
 from triptych.bench.machine import provenance
 from triptych.check import InputError
 from triptych.cli.console import Console, Progress, console
-from triptych.cli.gan_wish import UNLABELLED, Wish
+from triptych.cli.gan_wish import NONE, TENTH, UNLABELLED, Wish
 from triptych.cli.place import check_place
 from triptych.data import load
 from triptych.data.folder import Folder
@@ -20,6 +20,7 @@ from triptych.data.shards import mapped
 from triptych.engine import Engine, start
 from triptych.gan import checkpoint
 from triptych.gan.folder import Run, check_networks, lengthens
+from triptych.gan.held_out import HeldOut
 from triptych.gan.recipe import Recipe
 from triptych.gan.run import Every, OnProgress, play
 from triptych.gan.sample import fixed_grid
@@ -46,14 +47,16 @@ def trained(wish: Wish, json: bool) -> None:
         wish, images = opened(voice, wish, engine)
         recipe = wish.built(images)
         recipe.networks(wish.seed)  # refuses sides that the networks cannot have
-        config = wish.config(recipe, images)
+        wish, held_out = apart(voice, wish, images, recipe)
+        config = wish.config(recipe, images, held_out)
         engine.agree("the images", int(config["data"]["checksum"].removeprefix("sha256:")[:15], 16))
         run = _run(wish, config, engine, typed)
         _note_differences(voice, run)
         begun, before = time.perf_counter(), _steps(run)
         with _shown(voice, wish.keeping.tensorboard and engine.main, recipe, run) as on_progress:
             draw = fixed_grid(recipe, wish.seed)
-            players = play(run, recipe, images, engine=engine, every=every, draw_grid=draw, on_progress=on_progress)
+            shown = held_out or images
+            players = play(run, recipe, shown, engine=engine, every=every, draw_grid=draw, on_progress=on_progress)
         seconds = time.perf_counter() - begun
     if engine.main:
         _told(voice, run, recipe, {"step": players.step, "seen": players.seen, "before": before, "seconds": seconds})
@@ -98,6 +101,30 @@ def opened(voice: Console, wish: Wish, engine: Engine, looked_at: int | None = N
         if engine.main:
             engine.wait()
     return replace(wish, reading=reading), images
+
+
+def apart(voice: Console, wish: Wish, images: Images, recipe: Recipe) -> tuple[Wish, HeldOut | None]:
+    """The held-out images that are asked for, beside those to train on; a tenth where none are named, if that leaves a batch."""
+    named = wish.reading.held_out
+    if named == NONE:
+        return wish, None
+    if named in (None, TENTH):
+        found = HeldOut.tenth(images, recipe.batch)
+        if found is None and wish.run is None:
+            voice.warn("note: too few images to hold out a tenth, so that nothing is measured while they train")
+        return replace(wish, reading=replace(wish.reading, held_out=TENTH if found else NONE)), found
+    other = replace(wish, reading=replace(wish.reading, data=named, split=None, limit=None))
+    return wish, HeldOut(images, other_images(voice, other, recipe))
+
+
+def other_images(voice: Console, wish: Wish, recipe: Recipe) -> Images:
+    """Images read as those of a run are, labelled where it is. Raises InputError."""
+    with _decoding(voice, str(wish.reading.data)) as progress:
+        data, fit = str(wish.reading.data), wish.reading.fit or "crop"
+        images = mapped(data, side=wish.reading.side, fit=fit, split=wish.reading.split, limit=None, progress=progress)
+    if recipe.classes and (images.labels is None or len(images.classes) != recipe.classes):
+        raise InputError(f"held-out images must have the {recipe.classes} classes of the training images")
+    return images
 
 
 def _count(wish: Wish) -> int | None:

@@ -14,6 +14,7 @@ from triptych.engine import Engine
 from triptych.gan import settings
 from triptych.gan.catalogue import NAMES
 from triptych.gan.folder import Run, check_free
+from triptych.gan.held_out import HeldOut
 from triptych.gan.optimiser import Optimiser
 from triptych.gan.recipe import Recipe
 from triptych.gan.recipes import RECIPES
@@ -26,7 +27,14 @@ NEVER_IN_A_FILE = {"config", "out", "init_from", "resume"}
 FROM_THE_IMAGES = ("name", "follows", "shape", "classes")  # or from the recipe
 IN_RECIPE = ("batch", "mirror")
 IN_RULES = ("steps", "accumulate")
-KEEPING = {"log": "log_every", "checkpoint": "checkpoint_every", "grid": "grid_every", "keep": "keep"}
+KEEPING = {
+    "log": "log_every",
+    "checkpoint": "checkpoint_every",
+    "grid": "grid_every",
+    "keep": "keep",
+    "measure": "measure_every",
+}
+TENTH, NONE = "a tenth", "none"  # what is held out where no images are named
 UNLABELLED = "the images have no labels; leave --labels away, or give a folder with one sub-folder a class"
 
 
@@ -86,7 +94,7 @@ class Wish:
         recipe.batches(images, Engine())  # refuses other shapes, classes and too few images
         return recipe
 
-    def config(self, recipe: Recipe, images: Images) -> dict[str, Any]:
+    def config(self, recipe: Recipe, images: Images, held_out: HeldOut | None = None) -> dict[str, Any]:
         """What config.json says of the run."""
         data, (_, precision), every = self.reading, self.machine_settings, self.intervals
         path = str(data.data)
@@ -107,8 +115,20 @@ class Wish:
                 "images": len(images),
                 "classes": list(images.classes) if data.labels else [],
             },
+            "held_out": self._held_out(held_out),
             "init_from": None if init_from is None else os.path.realpath(init_from),
             "every": every,
+        }
+
+    def _held_out(self, held_out: HeldOut | None) -> dict[str, Any] | None:
+        """What config.json says of the held-out images: where they are, how many, their checksum where they are a set of their own."""
+        if held_out is None:
+            return None
+        apart, named = held_out.index is None, str(self.reading.held_out)
+        return {
+            "from": os.path.realpath(named) if apart and Path(named).exists() else named,
+            "images": held_out.count,
+            "checksum": f"sha256:{held_out.images.checksum()}" if apart else None,
         }
 
     @property
@@ -167,10 +187,13 @@ class Wish:
         run = Run.open(self.keeping.out)
         try:
             old, data, name = run.config, run.config["data"], run.config["recipe"]["name"]
-            below = Reading(data["path"], data["side"], data["fit"], data["split"], data["limit"], old["labels"])
+            apart = old["held_out"]["from"] if old.get("held_out") else NONE
+            below = Reading(
+                data["path"], data["side"], data["fit"], data["split"], data["limit"], old["labels"], held_out=apart
+            )
             game = Game(width=old["width"], seed=old["seed"], init_from=old["init_from"] and Path(old["init_from"]))
             machine = Machine(precision=old["precision"], compile=old["compile"])
-            keeping = Keeping(**{option: old["every"][name] for name, option in KEEPING.items()})
+            keeping = Keeping(**{option: old["every"].get(name) for name, option in KEEPING.items()})
         except (KeyError, TypeError):
             raise InputError(
                 f"{run.folder} is no run that `triptych gan train` can go on with; train a new one"

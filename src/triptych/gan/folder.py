@@ -18,8 +18,8 @@ KIND = "gan-run"
 VERSION = 1
 CONFIG, ENVIRONMENTS, METRICS, LOCK = "config.json", "env.json", "metrics.jsonl", ".lock"
 NETWORKS = ("shape", "classes", "labels", "output", "generator", "critic", "rules.latent.size")
-# The same images and the same start may be found elsewhere, and how many checkpoints stay is nobody's arithmetic.
-NOT_COMPARED = ("init_from", "data.name", "data.path", "every.keep")
+# The same images and the same start may be found elsewhere; how many checkpoints stay, and when a run is measured, is nobody's arithmetic.
+NOT_COMPARED = ("init_from", "data.name", "data.path", "held_out.from", "every.keep", "every.measure")
 NEEDED = ("recipe", "seed")
 GRID = re.compile(r"\d{8,}\.png")
 

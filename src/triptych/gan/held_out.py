@@ -102,7 +102,7 @@ def variety(fake: Tensor, real: Tensor) -> float:
     """The median distance of a generated image or point to the nearest other one, over that of real ones; near 0: they are all alike."""
     near = []
     for x in (fake, real):
-        small = F.adaptive_avg_pool2d(x, [min(SIDE, n) for n in x.shape[2:]]) if x.dim() == 4 else x
+        small = F.adaptive_avg_pool2d(x, (min(SIDE, x.shape[2]), min(SIDE, x.shape[3]))) if x.dim() == 4 else x
         d = torch.cdist(flat := small.flatten(1).double(), flat, compute_mode="donot_use_mm_for_euclid_dist")
         near.append(float(d.fill_diagonal_(torch.inf).min(1).values.median()))
     return near[0] / near[1] if near[1] else 1.0

@@ -29,7 +29,10 @@ FLOOR = 1e-3  # of the median distance: what is nearer counts as a copy, and no 
 class Comparison(Protocol):
     """A way to say how far samples are from images, with a name."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What is compared, in a few words."""
+        ...
 
     def nearest(self, samples: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Distances and indices, both (n, k), of the k images nearest to each sample, of uint8 (n, c, h, w), (m, c, h, w)."""
@@ -51,7 +54,7 @@ class InFeatures:
         """The nearest images by features."""
         a, b = (extract(self.extractor, part).features for part in (samples, images))
         same_width(a, b)
-        return nearest(a, b, k)
+        return nearest(a, b, k, roughly=True)
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class UpToShifts:
         inner = b[:, :, s : b.shape[2] - s, s : b.shape[3] - s].flatten(1)
         found: tuple[Tensor, Tensor] | None = None
         for window in windows:
-            other = nearest(window.flatten(1), inner, k)
+            other = nearest(window.flatten(1), inner, k, roughly=True)
             found = other if found is None else _merged(found, other, k)
         assert found is not None
         return found

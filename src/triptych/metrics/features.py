@@ -26,12 +26,29 @@ class Seen:
     logits: Tensor | None = None
 
 
+class Found(Protocol):
+    """What an extractor must return: ``Seen``, or anything with the same two fields."""
+
+    @property
+    def features(self) -> Tensor:
+        """Features (n, d)."""
+        ...
+
+    @property
+    def logits(self) -> Tensor | None:
+        """Class logits (n, k), or None."""
+        ...
+
+
 class Extractor(Protocol):
     """A function of images, uint8 (n, c, h, w), with a name that stands beside every score."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the features are, in a few words."""
+        ...
 
-    def __call__(self, images: Tensor) -> Seen:
+    def __call__(self, images: Tensor) -> Found:
         """Features of images, each independent of the others in the batch."""
         ...
 

@@ -30,8 +30,8 @@ def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> PrecisionRe
     most = min(len(real), len(generated)) - 1
     if whole("k", k) > most:
         raise InputError(f"k must be below the number of images of each set, {most + 1}, got {k}")
-    shares = [covered(real, generated, k), covered(generated, real, k)]
-    return PrecisionRecall(*shares, len(real), len(generated))
+    precision, recall = covered(real, generated, k), covered(generated, real, k)
+    return PrecisionRecall(precision, recall, len(real), len(generated))
 
 
 def covered(centres: Tensor, points: Tensor, k: int) -> float:

@@ -1,0 +1,155 @@
+"""gan neighbours and gan audit: generated images beside the training images that are most like them."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from triptych import store
+from triptych.check import InputError, whole
+from triptych.cli.console import Console, console
+from triptych.cli.gan_judge import Judged, count, extractor, keep, named
+from triptych.cli.gan_judged import AUDIT, NEIGHBOURS
+from triptych.cli.gan_options import Drawn, Judging
+from triptych.cli.place import check_place
+from triptych.gan.pictures import grid_png, in_rows
+from triptych.images import Images
+from triptych.metrics.audit import Audit, InFeatures, InSpace, UpToShifts, audit
+from triptych.metrics.features import Extractor, Pixels, extract
+from triptych.metrics.neighbours import nearest
+
+SHOWN = 12  # suspicious samples in a picture
+
+
+def neighbours(
+    folder: Path, out: Path | None, judging: Judging, crop: str | None, k: int, drawn: Drawn, json: bool
+) -> None:
+    """Draw samples over their nearest training images, by pixels and by features. Raises InputError."""
+    voice = console(json)
+    if out is not None:
+        check_place("out", out, suffixes=(".png",))
+    judged = Judged.open(folder, drawn.checkpoint)
+    images = judged.images(judging.data, judging.split)
+    window = _window(crop, judged.recipe.shape)
+    n = count("n", judging.n, 64, 8)
+    made = judged.generated(voice, n, drawn.seed)
+    rows, entry = (
+        [made],
+        {"step": judged.step, "seed": drawn.seed, "n": n, "data": named(judging.data, judged), "crop": crop},
+    )
+    found = {}
+    for by in (Pixels(), extractor(voice, judging, images)):
+        distances, indices = _nearest(voice, by, made, images, k, window)
+        rows += [made[:0], *(images.pixels[indices[:, i]] for i in range(k))]
+        found[by.name] = {"distances": distances.tolist(), "images": indices.tolist()}
+    out = judged.run.folder / "neighbours.png" if out is None else out
+    store.write_bytes(out, grid_png(*in_rows(rows)))
+    keep(judged.run.folder, NEIGHBOURS, {**entry, "by": found}, ("step", "seed", "n", "data", "crop"))
+    spaces = " and ".join(found)
+    where = "" if window is None else f", in the crop {crop}"
+    text = f"wrote {out}: {n} generated images in the first row, below them their {k} nearest of {len(images):,} by {spaces}{where}"
+    voice.finish({"run": str(folder), "out": str(out), **entry, "by": found}, text)
+
+
+def audited(
+    folder: Path, out: Path | None, judging: Judging, held_out: str | None, shift: int, drawn: Drawn, json: bool
+) -> None:
+    """Tell whether a run has memorised, and draw its suspicious samples. Raises InputError."""
+    voice = console(json)
+    if out is not None:
+        check_place("out", out, suffixes=(".png",))
+    whole("shift", shift, low=0)
+    judged = Judged.open(folder, drawn.checkpoint)
+    train, unseen = judged.apart(judging.data, held_out)
+    by = extractor(voice, judging, train)
+    n = count("n", judging.n, 1 << 20, 1000)
+    made = judged.generated(voice, n, drawn.seed)
+    pool = train.pixels, unseen.pixels
+    with voice.progress("comparisons", 1) as progress:
+        found = audit(made, pool[0], pool[1], [UpToShifts(shift=shift), InFeatures(by)], seed=drawn.seed)
+        progress.advance()
+    entry = _entry(found, judged, judging, drawn)
+    out = judged.run.folder / "audit.png" if out is None else out
+    worst = min(found.spaces, key=lambda space: space.p_value)
+    store.write_bytes(out, _picture(worst, made, *pool))
+    keep(judged.run.folder, AUDIT, entry, ("step", "seed", "samples", "data", "train", "held_out"))
+    if not json:
+        rows = [
+            (
+                space.name,
+                f"{space.nearer:.1%}",
+                f"{space.expected:.1%}",
+                f"{space.p_value:.3f}",
+                len(space.suspicious()),
+            )
+            for space in found.spaces
+        ]
+        headers = ["compared by", "nearer to training", "expected", "p", "suspicious"]
+        voice.table(
+            headers,
+            rows,
+            f"step {judged.step:,}: {n:,} generated, {len(train):,} training, {len(unseen):,} held-out images",
+        )
+        voice.say(found.verdict())
+    text = f"wrote {out}: each row a generated image, its nearest training image, its nearest held-out image, by {worst.name}"
+    voice.finish({"run": str(folder), "out": str(out), **entry}, text)
+
+
+def _entry(found: Audit, judged: Judged, judging: Judging, drawn: Drawn) -> dict:
+    """What is kept of an audit."""
+    return {
+        "step": judged.step,
+        "seed": drawn.seed,
+        "data": named(judging.data, judged),
+        "samples": found.samples,
+        "train": found.train,
+        "held_out": found.held_out,
+        "draws": found.draws,
+        "p_value": found.p_value,
+        "verdict": found.verdict(),
+        "by": {
+            space.name: {
+                "p_value": space.p_value,
+                "nearer": space.nearer,
+                "expected": space.expected,
+                "suspicious": space.suspicious().tolist(),
+            }
+            for space in found.spaces
+        },
+    }
+
+
+def _picture(space: InSpace, made: Tensor, train: Tensor, held_out: Tensor) -> bytes:
+    """The samples that are most like training images beside those, and beside the nearest held-out ones."""
+    chosen = space.suspicious()[:SHOWN]
+    if not len(chosen):
+        chosen = space.ratio.argsort(descending=True)[:SHOWN]
+    three = torch.stack([made[chosen], train[space.train[chosen]], held_out[space.held_out[chosen]]], 1)
+    return grid_png(three.flatten(0, 1), 3)
+
+
+def _nearest(
+    voice: Console, by: Extractor, made: Tensor, images: Images, k: int, window: tuple[slice, slice] | None
+) -> tuple[Tensor, Tensor]:
+    """The k nearest images of each generated one, in a window of both."""
+    if whole("k", k) > len(images):
+        raise InputError(f"k must be at most the {len(images):,} images, got {k}")
+    cut = (lambda x: x) if window is None else (lambda x: x[:, :, window[0], window[1]].contiguous())
+    with voice.progress(f"neighbours by {by.name}", 1) as progress:
+        a, b = (extract(by, cut(x)).features for x in (made, images.pixels))
+        found = nearest(a, b, k)
+        progress.advance()
+    return found
+
+
+def _window(crop: str | None, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
+    """The window x,y,w,h, in pixels from the upper left corner. Raises InputError."""
+    if crop is None:
+        return None
+    words = [word.strip() for word in crop.split(",")]
+    if len(words) != 4 or not all(word.isdecimal() and len(word) < 7 for word in words):
+        raise InputError(f"crop must be x,y,w,h in pixels, such as 8,8,48,48, got {crop!r}")
+    x, y, w, h = map(int, words)
+    if not w or not h or x + w > shape[2] or y + h > shape[1]:
+        raise InputError(f"crop must lie within the images, {shape[2]} wide and {shape[1]} high, got {crop!r}")
+    return slice(y, y + h), slice(x, x + w)

@@ -1,0 +1,190 @@
+"""What gan score, neighbours and audit share: a run's generator, the images that it is judged by, the extractor and its cached features."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from triptych import cache, store
+from triptych.check import InputError, choice, whole
+from triptych.cli.console import Console
+from triptych.cli.gan_options import Judging
+from triptych.data import load
+from triptych.data.recognise import splits
+from triptych.gan.checkpoint import step_of
+from triptych.gan.folder import Run
+from triptych.gan.held_out import HeldOut
+from triptych.gan.recipe import Recipe
+from triptych.gan.run import load_generator
+from triptych.gan.sample import Sampler
+from triptych.images import Images
+from triptych.metrics.features import Extractor, Pixels, Seen, extract
+
+EXTRACTORS = ("ccnn", "pixels", "inception", "vgg")
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A run as it is judged: its sampler at a step, and how its images are read."""
+
+    run: Run
+    recipe: Recipe
+    sampler: Sampler
+    step: int
+
+    @classmethod
+    def open(cls, folder: Path, step: int | None) -> "Judged":
+        """A run of images. Raises InputError."""
+        run = Run.open(folder)
+        recipe, generator = load_generator(folder, step)
+        return cls(run, recipe, Sampler(recipe, generator), step_of(run.checkpoint(step)))
+
+    def images(self, data: str | None, split: str | None = None) -> Images:
+        """Images read as the run's own were: by default those that it was trained with, all of them. Raises InputError."""
+        told = self.run.config.get("data", {})
+        if data is None:
+            data = told.get("path")
+            if data is None:
+                raise InputError(f"data must be named, as {self.run.folder} does not say what it was trained on")
+            split, limit = told.get("split"), told.get("limit")
+        else:
+            split, limit = split or ("train" if "train" in splits(data) else None), None
+        images = load(data, side=told.get("side"), fit=told.get("fit") or "crop", split=split, limit=limit)
+        if images.shape[1:] != self.recipe.shape:
+            got, expected = (" x ".join(map(str, shape)) for shape in (images.shape[1:], self.recipe.shape))
+            raise InputError(f"images of {data} must be of {expected}, as the run's are, got {got}")
+        return images
+
+    def apart(self, data: str | None, held_out: str | None) -> tuple[Images, Images]:
+        """Images that the run was trained on, and images that it was not. Raises InputError where there are none of these."""
+        images, told = self.images(data), self.run.config.get("held_out")
+        if held_out is not None:
+            other = self.images(held_out, "test" if "test" in splits(held_out) else None)
+            index = (
+                None if data is not None or not told or told["checksum"] else HeldOut.tenth(images, self.recipe.batch)
+            )
+            return (images if index is None else images.take(index.train_index)), other  # pyright: ignore
+        if not told:
+            raise InputError("held-out must name images that the run was not trained on, as it held out none itself")
+        if told["checksum"]:
+            return images, self.images(told["from"], None)
+        found = HeldOut.tenth(images, self.recipe.batch)
+        if data is not None or found is None or found.count != told["images"]:
+            raise InputError("held-out must be named where other data are than those of the run")
+        return images.take(found.train_index), images.take(found.index)  # pyright: ignore[reportArgumentType]
+
+    def generated(self, voice: Console, n: int, seed: int) -> Tensor:
+        """The first n images of a seed."""
+        with voice.progress("images", n) as progress:
+            found = []
+            for block in self.sampler.sample(seed, n):
+                found.append(block)
+                progress.advance(len(block))
+        return torch.cat(found)
+
+
+def extractor(voice: Console, judging: Judging, images: Images) -> Extractor:
+    """The extractor that is asked for. Raises InputError."""
+    kind = choice("features", judging.features, EXTRACTORS)
+    if kind in ("ccnn", "pixels") and judging.weights is not None:
+        raise InputError(f"weights must be left away, as features of {kind} need none")
+    if kind == "pixels":
+        return Pixels(32)
+    if kind == "ccnn":
+        return _ccnn(voice, images)
+    if judging.weights is None:
+        raise InputError(f"weights must be the file of the network {kind}, got none; give --weights FILE")
+    if kind == "inception":
+        from triptych.metrics.inception import InceptionExtractor
+
+        return InceptionExtractor(judging.weights)
+    from triptych.metrics.vgg import VGG16Extractor
+
+    return VGG16Extractor(judging.weights)
+
+
+def _ccnn(voice: Console, images: Images) -> Extractor:
+    """A certified network trained on the images' own labels, on the embedded digits where they have none; kept in the cache folder."""
+    from triptych.ccnn.estimator import CCNNClassifier
+    from triptych.ccnn.extractor import CCNNExtractor, default_extractor
+
+    labelled = images.labels is not None and len(images.labels.unique()) > 1
+    source = images if labelled else load("digits")
+    place = cache.folder() / "extractors" / hashlib.sha256(f"1 {source.checksum()}".encode()).hexdigest()[:16]
+    if (place / store.HEAD).is_file():
+        name = store.read_json(place / "name.json")["name"]
+        return CCNNExtractor(CCNNClassifier.load(place), name)
+    with voice.progress("a certified network for features", 1) as progress:
+        found = default_extractor(source)
+        progress.advance()
+    with store.filled(place) as folder:
+        found.classifier.save(folder / "model")
+        for path in (folder / "model").iterdir():
+            path.rename(folder / path.name)
+        (folder / "model").rmdir()
+        store.write_json(folder / "name.json", {"name": found.name})
+    return found
+
+
+def features(voice: Console, by: Extractor, images: Tensor, keep: bool) -> Seen:
+    """Features of images; those of real ones, ``keep``, are found once and kept in the cache folder."""
+    digest = hashlib.sha256(f"1 {by.name} {tuple(images.shape)}".encode())
+    digest.update(images.contiguous().numpy().data)
+    place = cache.folder() / "features" / f"{digest.hexdigest()[:24]}.safetensors"
+    if keep and place.is_file():
+        kept = store.read_tensors(place)
+        return Seen(kept["features"], kept.get("logits"))
+    found, logits = [], []
+    with voice.progress(f"features by {by.name}", len(images)) as progress:
+        for part in images.split(256):
+            seen = extract(by, part)
+            found.append(seen.features)
+            logits += [] if seen.logits is None else [seen.logits]
+            progress.advance(len(part))
+    seen = Seen(torch.cat(found), torch.cat(logits) if logits else None)
+    if keep:
+        store.write_tensors(
+            place, {"features": seen.features, **({} if seen.logits is None else {"logits": seen.logits})}
+        )
+    return seen
+
+
+def count(name: str, asked: int | None, most: int, usual: int) -> int:
+    """How many images: what is asked for, else what is usual, but no more than there are. Raises InputError."""
+    if asked is None:
+        return min(usual, most)
+    return whole(name, asked, low=2, high=most)
+
+
+def some(images: Images, n: int, seed: int) -> Tensor:
+    """n images, a random draw in the order of the set; all where they are no more."""
+    if n >= len(images):
+        return images.pixels
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:n]
+    return images.pixels[chosen.sort().values]
+
+
+def known(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The entries of a JSON list in a run folder; none where there is no file."""
+    path = folder / name
+    return store.read_json(path) if path.is_file() else []
+
+
+def keep(folder: Path, name: str, entry: dict[str, Any], same: Sequence[str]) -> None:
+    """Add an entry to a JSON list in a run folder, in the place of one that is the same in some fields; its scores stay with it."""
+    before = known(folder, name)
+    old = [one for one in before if all(one.get(field) == entry.get(field) for field in same)]
+    if old and "scores" in entry:
+        entry = {**entry, "scores": {**old[-1].get("scores", {}), **entry["scores"]}}
+    store.write_json(folder / name, [*(one for one in before if one not in old), entry])
+
+
+def named(path: str | None, judged: Judged) -> str:
+    """The name of the data that a run is judged by."""
+    told = path if path is not None else str(judged.run.config.get("data", {}).get("name", "its own data"))
+    return os.path.basename(os.path.normpath(told)) if path is not None else told

@@ -1,0 +1,95 @@
+"""What the report of a run shows of its scores, its neighbours and its audit."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from triptych.bench.sections import Entry, Heading, Picture, Section, Table, Text
+from triptych.check import InputError
+from triptych.store import read_json
+
+SCORES, NEIGHBOURS, AUDIT = "scores.json", "neighbours.json", "audit.json"
+
+
+def judged_sections(folder: Path) -> list[Section]:
+    """Sections on all that was judged of a run; none where nothing was. Raises InputError where a file is damaged."""
+    return [*_scores(_read(folder, SCORES)), *_neighbours(folder), *_audits(folder)]
+
+
+def _read(folder: Path, name: str) -> list[Mapping[str, Any]]:
+    path = folder / name
+    if not path.is_file():
+        return []
+    found = read_json(path)
+    if not isinstance(found, list) or not all(isinstance(one, dict) and "step" in one for one in found):
+        raise InputError(
+            f"{path} must be what `triptych gan` wrote, but it is something else; remove it and make it again"
+        )
+    return sorted(found, key=lambda one: one["step"])
+
+
+def _scores(entries: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """A table for each extractor, n and set of images, a row a step, the best of every column marked."""
+    sections: list[Section] = []
+    kinds = list(dict.fromkeys((e["extractor"], e["n"], e["data"]) for e in entries))
+    for extractor, n, data in kinds:
+        those = [e for e in entries if (e["extractor"], e["n"], e["data"]) == (extractor, n, data)]
+        names = list(dict.fromkeys(name for e in those for name in e["scores"]))
+        rows = [
+            [Entry(f"{e['step']:,}"), *(_score(name, e["scores"].get(name), those) for name in names)] for e in those
+        ]
+        note = (
+            f"Features: {extractor}; {n:,} images of each kind. Scores of other features or numbers are not comparable."
+        )
+        sections.append(Table(["step", *names], rows, f"Against {data}", note))
+    return [Heading("Scores"), *sections] if sections else []
+
+
+def _score(name: str, score: Mapping[str, Any] | None, those: Sequence[Mapping[str, Any]]) -> Entry:
+    if score is None:
+        return Entry("")
+    values = [e["scores"][name]["value"] for e in those if name in e["scores"]]
+    best = {True: min, False: max}.get(score["less"])
+    detail = "" if score["spread"] is None else f"± {score['spread']:.2g}"
+    return Entry(f"{score['value']:.4g}", detail, strong=best is not None and score["value"] == best(values))
+
+
+def _neighbours(folder: Path) -> list[Section]:
+    entries, picture = _read(folder, NEIGHBOURS), folder / "neighbours.png"
+    if not entries or not picture.is_file():
+        return []
+    last = entries[-1]
+    spaces = " and by ".join(last["by"])
+    caption = f"Step {last['step']:,}: generated images in the first row; below them their nearest of {last['data']}, by {spaces}."
+    return [
+        Heading("Neighbours"),
+        Picture(picture.read_bytes(), "Generated images and their neighbours", caption=caption),
+    ]
+
+
+def _audits(folder: Path) -> list[Section]:
+    entries, picture = _read(folder, AUDIT), folder / "audit.png"
+    if not entries:
+        return []
+    rows = []
+    for e in entries:
+        for space, told in e["by"].items():
+            texts = [
+                f"{e['step']:,}", f"{e['samples']:,}", space, f"{told['nearer']:.1%}", f"{told['expected']:.1%}",
+                f"{told['p_value']:.3f}", str(len(told["suspicious"])),
+            ]  # fmt: skip
+            rows.append([Entry(text) for text in texts])
+    headers = ["step", "samples", "compared by", "nearer to training", "expected", "p", "suspicious"]
+    last = entries[-1]
+    note = "Labels of training and held-out images are drawn anew; p is how often samples are then as much nearer to training."
+    sections: list[Section] = [
+        Heading("Memorisation"),
+        Text(f"{last['verdict'].capitalize()}."),
+        Table(headers, rows, note=note),
+    ]
+    if picture.is_file():
+        caption = (
+            "Rows: a generated image, its nearest training image, its nearest held-out image; most suspicious first."
+        )
+        sections.append(Picture(picture.read_bytes(), "Suspicious images beside their neighbours", caption=caption))
+    return sections

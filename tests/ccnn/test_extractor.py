@@ -1,0 +1,68 @@
+"""The default extractor: the classifier's own maps and logits, images of other shapes, and what it is told."""
+
+import numpy as np
+import pytest
+import torch
+
+from triptych.ccnn.extractor import default_extractor
+from triptych.check import InputError
+from triptych.data import load
+from triptych.images import Images
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits")
+
+
+@pytest.fixture(scope="module")
+def extractor(digits):
+    return default_extractor(digits.take(slice(0, 600)))
+
+
+def test_features_are_the_averaged_maps_and_logits_the_classifiers(digits, extractor):
+    x = digits.pixels[600:640]
+    seen = extractor(x)
+    maps = extractor.classifier.transform(x.numpy())
+    if maps.shape[2] % 3 == 0:
+        n, r, p, q = maps.shape
+        np.testing.assert_allclose(
+            seen.features.numpy(), maps.reshape(n, r, 3, p // 3, 3, q // 3).mean((3, 5)).reshape(n, -1), rtol=1e-5
+        )
+    assert seen.features.shape == (40, maps.shape[1] * min(3, maps.shape[2]) * min(3, maps.shape[3]))
+    assert np.array_equal(seen.logits.argmax(1).numpy(), extractor.classifier.predict(x.numpy()))
+    torch.testing.assert_close(seen.logits.exp().sum(1), torch.ones(40, dtype=torch.float64))
+    assert (seen.logits.argmax(1) == digits.labels[600:640]).double().mean() > 0.85
+
+
+def test_an_image_has_the_features_that_it_has_alone(digits, extractor):
+    x = digits.pixels[700:706]
+    torch.testing.assert_close(extractor(x).features[3:4], extractor(x[3:4]).features)
+
+
+def test_colour_and_larger_images_are_brought_to_the_classifiers(digits, extractor):
+    x = digits.pixels[600:610]
+    assert torch.equal(extractor(x.expand(-1, 3, -1, -1).contiguous()).features, extractor(x).features)
+    large = x.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    agree = extractor(large).logits.argmax(1) == extractor(x).logits.argmax(1)
+    assert agree.double().mean() >= 0.8
+    with pytest.raises(InputError, match="1 or 3 channels"):
+        extractor(x.expand(-1, 4, -1, -1))
+
+
+def test_its_name_says_what_it_was_trained_on(extractor):
+    assert extractor.name.startswith("CCNN of 10 classes, 600 images of 8 x 8, certified gap ")
+
+
+def test_large_colour_images_are_learned_at_32_pixels():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (40, 3, 48, 40), dtype=torch.uint8, generator=g)
+    x[20:, 0] = 0
+    found = default_extractor(Images(x, (torch.arange(40) >= 20).long(), ("a", "b")))
+    assert found.classifier.image_shape_ == (3, 32, 27)
+    assert (found(x).logits.argmax(1) == (torch.arange(40) >= 20)).double().mean() > 0.9
+
+
+def test_images_without_labels_are_refused(digits):
+    with pytest.raises(InputError, match="at least two classes"):
+        default_extractor(Images(digits.pixels))

@@ -1,0 +1,177 @@
+"""gan score, neighbours, audit against the metrics themselves; what is kept, and what the report shows of it."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from triptych.cli import main
+from triptych.cli.gan_judge import Judged
+from triptych.data import load
+from triptych.gan.folder import Run
+from triptych.gan.held_out import HeldOut
+from triptych.metrics.audit import InFeatures, UpToShifts, audit
+from triptych.metrics.features import Moments, Pixels
+from triptych.metrics.frechet import frechet_distance
+from triptych.store import read_json, write_json
+
+pytestmark = pytest.mark.xdist_group("gan judged")
+GAN = ["gan", "train", "wgan-gp", "--width", "2", "--batch", "8", "--steps", "2", "--limit", "200", "--out"]
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """A run on 200 digits, of which 20 are held out, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("judged") / "run"
+    assert main([*GAN, str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(judged, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(judged, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def made(run, n, seed=0):
+    return torch.cat(list(Judged.open(run, None).sampler.sample(seed, n)))
+
+
+def test_scores_are_the_metrics_and_are_kept(run, said):
+    data, err = said("gan", "score", run, "--features", "pixels", "--metrics", "fid,pr", "--n", "150", "--seed", "1")
+    assert list(data["scores"]) == ["fid", "precision", "recall"]
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(1))[:150].sort().values
+    real = load("digits", limit=200).pixels[order]
+    a, b = (Moments.of(Pixels(32)(x).features) for x in (real, made(run, 150, 1)))
+    assert data["scores"]["fid"]["value"] == pytest.approx(frechet_distance(a, b), rel=1e-9)
+    assert (data["extractor"], data["n"], data["step"], data["data"]) == ("pixels at 32", 150, 2, "digits")
+    words = ["gan", "score", run, "--features", "pixels", "--n", "150", "--seed", "1"]
+    _, err = said(*words)
+    assert "is is left out: " in err
+    assert "swd is left out: " in err
+    kept = read_json(run / "scores.json")
+    assert len(kept) == 1
+    assert kept[0]["scores"].keys() == {"fid", "precision", "recall", "kid", "ms-ssim", "ms-ssim of real images"}
+    said(*words[:-2], "--metrics", "fid")
+    assert len(read_json(run / "scores.json")) == 2
+
+
+def test_the_default_features_are_a_certified_networks_and_are_kept(run, said, tmp_path):
+    data, err = said("gan", "score", run, "--metrics", "kid,is")
+    assert data["extractor"].startswith("CCNN of 10 classes, 200 images of 8 x 8, certified gap ")
+    assert 1 <= data["scores"]["is"]["value"] <= 10
+    assert data["scores"]["is of real images"]["value"] > 5
+    assert "a certified network for features" in err
+    assert list((tmp_path / "cache" / "features").iterdir())
+    again, err = said("gan", "score", run, "--metrics", "kid,is")
+    assert again == data
+    assert "a certified network" not in err
+    assert err.count("features by") == 1  # of the generated ones alone
+
+
+def test_neighbours_are_drawn_below_their_samples(run, said, tmp_path):
+    words = ["gan", "neighbours", run, "--features", "pixels", "--n", "5", "--k", "2"]
+    data, _ = said(*words)
+    found = data["by"]["pixels"]
+    images = load("digits", limit=200).pixels
+    d = torch.cdist(made(run, 5).flatten(1).double(), images.flatten(1).double())
+    assert np.array_equal(found["images"], d.argsort(1)[:, :2])
+    with Image.open(run / "neighbours.png") as file:
+        picture = np.asarray(file)
+    assert picture.shape == (7 * 66 - 2, 5 * 66 - 2)
+    first, nearest = picture[:64:8, :64:8], picture[2 * 66 : 2 * 66 + 64 : 8, :64:8]
+    assert (first == made(run, 5)[0, 0].numpy()).all()
+    assert (nearest == images[found["images"][0][0], 0].numpy()).all()
+    cropped, _ = said(*words, "--crop", "2,0,4,8", "--out", tmp_path / "c.png")
+    d = torch.cdist(made(run, 5)[..., 2:6].flatten(1).double(), images[..., 2:6].flatten(1).double())
+    assert np.array_equal(cropped["by"]["pixels"]["images"], d.argsort(1)[:, :2])
+
+
+def test_the_audit_is_of_what_was_trained_on_and_what_was_held_out(run, said):
+    data, _ = said("gan", "audit", run, "--features", "pixels", "--n", "40", "--shift", "1")
+    images = load("digits", limit=200)
+    held = HeldOut.tenth(images, 8)
+    assert (data["samples"], data["train"], data["held_out"]) == (40, 180, 20)
+    parts = [images.pixels[i] for i in (held.train_index, held.index)]
+    expected = audit(made(run, 40), *parts, [UpToShifts(shift=1), InFeatures(Pixels(32))])
+    assert data["p_value"] == expected.p_value
+    assert data["verdict"] == expected.verdict()
+    with Image.open(run / "audit.png") as picture:
+        assert picture.size[0] == 3 * 66 - 2
+
+
+def test_held_out_images_may_be_named(run, said, tmp_path):
+    from triptych.gan.pictures import pngs
+
+    (tmp_path / "other").mkdir()
+    for i, png in enumerate(pngs(load("digits").pixels[300:340])):
+        (tmp_path / "other" / f"{i:03}.png").write_bytes(png)
+    words = ["gan", "audit", run, "--features", "pixels", "--n", "20", "--held-out", tmp_path / "other"]
+    data, _ = said(*words)
+    assert (data["train"], data["held_out"]) == (180, 40)
+    data, _ = said(*words, "--data", "digits")
+    assert (data["train"], data["held_out"]) == (1797, 40)
+    new = tmp_path / "new"
+    said(*GAN, new, "--held-out", tmp_path / "other")
+    assert Run.open(new).config["held_out"]["images"] == 40
+    data, _ = said("gan", "audit", new, "--features", "pixels", "--n", "20")
+    assert (data["train"], data["held_out"]) == (200, 40)
+
+
+def test_the_report_shows_what_was_judged(run, said):
+    said("gan", "score", run, "--features", "pixels", "--metrics", "fid")
+    said("gan", "neighbours", run, "--features", "pixels")
+    said("gan", "audit", run, "--features", "pixels", "--n", "20")
+    assert main(["report", str(run)]) == 0
+    text = (run / "report.md").read_text()
+    for word in (
+        "## Verdict",
+        "## Scores",
+        "## Neighbours",
+        "## Memorisation",
+        "fid",
+        "pixels at 32",
+        "o sign of memor",
+    ):
+        assert word in text
+    assert "The critic's gap on images that it was trained on" in text
+    write_json(run / "scores.json", [{"no": 1}])
+    assert main(["report", str(run)]) == 2
+
+
+REFUSED = {
+    "an unknown metric": (["score", "--metrics", "fid,kids"], "metrics must be of fid, kid, is, pr, swd, ms-ssim"),
+    "is of pixels": (["score", "--features", "pixels", "--metrics", "is"], "metrics must leave is away"),
+    "swd of small images": (["score", "--features", "pixels", "--metrics", "swd"], "at least 16"),
+    "unknown features": (["score", "--features", "vg"], "features must be one of ccnn, pixels, inception, vgg"),
+    "no weights": (["score", "--features", "vgg"], "weights must be the file of the network vgg"),
+    "weights of nothing": (["score", "--features", "pixels", "--weights", "f.pth"], "weights must be left away"),
+    "missing weights": (["score", "--features", "inception", "--weights", "f.pth"], "f.pth"),
+    "one image": (["score", "--n", "1"], "n must be a whole number from 2 to 200"),
+    "too many": (["score", "--n", "201"], "n must be a whole number from 2 to 200"),
+    "no data": (["score", "--data", "nowhere"], "nowhere"),
+    "other images": (["score", "--data", "stacked_digits"], "must be of 1 x 8 x 8, as the run's are, got 3 x 8 x 8"),
+    "a torn crop": (["neighbours", "--crop", "1,2,3"], "crop must be x,y,w,h"),
+    "a crop outside": (["neighbours", "--crop", "5,0,4,8"], "crop must lie within the images, 8 wide and 8 high"),
+    "no neighbour": (["neighbours", "--features", "pixels", "--k", "201"], "k must be at most the 200 images"),
+    "a folder to draw in": (["neighbours", "--out", "."], "out must be a file named *.png"),
+    "other data": (["audit", "--data", "digits"], "held-out must be named"),
+    "a wide shift": (["audit", "--features", "pixels", "--shift", "4"], "less than half"),
+    "no run": (["audit"], "must be a run"),
+}
+
+
+@pytest.mark.parametrize(("words", "says"), REFUSED.values(), ids=REFUSED)
+def test_wrong_use_is_refused_in_one_sentence(run, tmp_path, monkeypatch, capsys, words, says):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(path.name for path in run.iterdir())
+    place = "." if says == "must be a run" else "run"
+    assert main(["gan", words[0], place, *words[1:]]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("triptych: ")
+    if says != "must be a run":
+        assert says in last
+    assert sorted(path.name for path in run.iterdir()) == before
