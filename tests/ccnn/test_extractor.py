@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from triptych.ccnn.extractor import default_extractor
+from triptych.ccnn.extractor import default_extractor, kept_extractor
 from triptych.check import InputError
 from triptych.data import load
 from triptych.images import Images
@@ -66,3 +66,15 @@ def test_large_colour_images_are_learned_at_32_pixels():
 def test_images_without_labels_are_refused(digits):
     with pytest.raises(InputError, match="at least two classes"):
         default_extractor(Images(digits.pixels))
+
+
+def test_an_extractor_is_trained_once_and_kept(digits, extractor, monkeypatch, tmp_path):
+    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path))
+    images = digits.take(slice(0, 600))
+    first = kept_extractor(images)
+    monkeypatch.setattr("triptych.ccnn.extractor.default_extractor", None)
+    second = kept_extractor(images)
+    x = digits.pixels[:20]
+    assert first.name == second.name == extractor.name
+    assert torch.equal(first(x).features, extractor(x).features)
+    assert torch.equal(second(x).logits, extractor(x).logits)

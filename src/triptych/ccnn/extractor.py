@@ -1,11 +1,13 @@
 """Features for metrics where no others are named: the maps of a convexified network, whose training ends at a certified optimum."""
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from triptych import cache, store
 from triptych.ccnn.estimator import CCNNClassifier
 from triptych.check import InputError
 from triptych.images import Images
@@ -56,6 +58,18 @@ class CCNNExtractor:
             down = x.shape[2] > space[0] or x.shape[3] > space[1]
             x = F.interpolate(x, size=space, mode="bilinear", align_corners=False, antialias=down)
         return x.round().clamp(0, 255).byte()
+
+
+def kept_extractor(images: Images, seed: int = 0) -> CCNNExtractor:
+    """The ``default_extractor`` of images, trained once and kept in the cache folder. Raises InputError as that does."""
+    key = hashlib.sha256(f"1 {seed} {images.checksum()}".encode()).hexdigest()[:16]
+    place = cache.folder() / "extractors" / key
+    if not (place / "name.json").is_file():
+        found = default_extractor(images, seed)
+        with store.filled(place) as folder:
+            found.classifier.save(folder / "model")
+            store.write_json(folder / "name.json", {"name": found.name})
+    return CCNNExtractor(CCNNClassifier.load(place / "model"), store.read_json(place / "name.json")["name"])
 
 
 def default_extractor(images: Images, seed: int = 0) -> CCNNExtractor:

@@ -110,24 +110,12 @@ def extractor(voice: Console, judging: Judging, images: Images) -> Extractor:
 
 def _ccnn(voice: Console, images: Images) -> Extractor:
     """A certified network trained on the images' own labels, on the embedded digits where they have none; kept in the cache folder."""
-    from triptych.ccnn.estimator import CCNNClassifier
-    from triptych.ccnn.extractor import CCNNExtractor, default_extractor
+    from triptych.ccnn.extractor import kept_extractor
 
     labelled = images.labels is not None and len(images.labels.unique()) > 1
-    source = images if labelled else load("digits")
-    place = cache.folder() / "extractors" / hashlib.sha256(f"1 {source.checksum()}".encode()).hexdigest()[:16]
-    if (place / store.HEAD).is_file():
-        name = store.read_json(place / "name.json")["name"]
-        return CCNNExtractor(CCNNClassifier.load(place), name)
     with voice.progress("a certified network for features", 1) as progress:
-        found = default_extractor(source)
+        found = kept_extractor(images if labelled else load("digits"))
         progress.advance()
-    with store.filled(place) as folder:
-        found.classifier.save(folder / "model")
-        for path in (folder / "model").iterdir():
-            path.rename(folder / path.name)
-        (folder / "model").rmdir()
-        store.write_json(folder / "name.json", {"name": found.name})
     return found
 
 
