@@ -108,31 +108,54 @@ def run(
     where: Sequence[str] = (),
     force: bool = False,
     on_row: Callable[[Row, bool], None] | None = None,
+    workers: int = 1,
+    scheduler: str | None = None,
 ) -> list[Row]:
     """Measure the cells that ``out`` does not hold yet, each in a process of its own, and return the rows of all.
 
-    ``on_row(row, fresh)`` is called after each. Rows lie in out/<experiment>/<key>.json. Raises InputError or NotConverged
-    as the cell does, CellFailed where it fails otherwise; rows that are finished stay, also on KeyboardInterrupt.
+    ``on_row(row, fresh)`` is called after each. Rows lie in out/<experiment>/<key>.json. ``workers`` cells are measured side by side;
+    with ``scheduler``, the address of a Dask scheduler, on the machines of its workers, which share the folder. Raises InputError or
+    NotConverged as the cell does, CellFailed where it fails otherwise; rows that are finished stay, also on KeyboardInterrupt.
     """
     whole("seed", context.seed, low=0)
+    whole("workers", workers)
     if Path(out).exists() and not Path(out).is_dir():
         raise InputError(f"out must be a folder, but {out} is a file")
-    rows = []
-    for cell in select(experiment, context.scale, where):
-        path = (
-            Path(out) / experiment.name / f"{key(experiment.name, experiment.version, cell_fields(cell), context)}.json"
-        )
-        row = None if force else _finished(path)
-        fresh = row is None
-        if row is None:
-            row = _measure_apart(experiment, cell, context, path)
-        rows.append(row)
+    cells = select(experiment, context.scale, where)
+    paths = [place(experiment, cell, context, out) for cell in cells]
+    rows: dict[int, Row] = {}
+
+    def told(number: int, row: Row, fresh: bool) -> None:
+        rows[number] = row
         if on_row is not None:
             on_row(row, fresh)
-    return rows
+
+    left = []
+    for number, path in enumerate(paths):
+        row = None if force else finished(path)
+        if row is not None:
+            told(number, row, False)
+        elif workers == 1 and scheduler is None:
+            told(number, measure_apart(experiment, cells[number], context, path), True)
+        else:
+            left.append(number)
+    if left:
+        from triptych.bench import side_by_side
+
+        jobs = {number: (experiment, cells[number], context, paths[number]) for number in left}
+        many = side_by_side.here(jobs, workers) if scheduler is None else side_by_side.there(jobs, scheduler)
+        for number, row in many:
+            told(number, row, True)
+    return [rows[number] for number in range(len(cells))]
 
 
-def _finished(path: Path) -> Row | None:
+def place(experiment: Experiment, cell: Any, context: Context, out: str | Path) -> Path:
+    """Where the row of a cell lies."""
+    name = key(experiment.name, experiment.version, cell_fields(cell), context)
+    return Path(out) / experiment.name / f"{name}.json"
+
+
+def finished(path: Path) -> Row | None:
     """Read the row that is there with all its artefacts; None where it is to be measured."""
     if not path.exists():
         return None
@@ -140,7 +163,10 @@ def _finished(path: Path) -> Row | None:
     return row if all((path.parent / name).is_file() for name in row.artefacts.values()) else None
 
 
-def _measure_apart(experiment: Experiment, cell: Any, context: Context, path: Path) -> Row:
+def measure_apart(
+    experiment: Experiment, cell: Any, context: Context, path: Path, environment: Mapping[str, str] | None = None
+) -> Row:
+    """Measure one cell in a process of its own, with some more in its environment, and write its row."""
     job = {
         "measure": _address("measure", experiment.measure),
         "cell": _address("cell", type(cell)),
@@ -149,7 +175,7 @@ def _measure_apart(experiment: Experiment, cell: Any, context: Context, path: Pa
     }
     with _work_folder(path) as work:
         write_json(work / JOB, job)
-        status = _process(work)
+        status = _process(work, environment or {})
         if status or not (work / RESULT).is_file():
             raise _failure(f"{experiment.name} ({_shown(job['fields'])})", work, status)
         result = read_json(work / RESULT)
@@ -197,10 +223,10 @@ def _work_folder(path: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def _process(work: Path) -> int:
+def _process(work: Path, more: Mapping[str, str]) -> int:
     """Run the child in a session of its own: Ctrl-C reaches the parent alone, which then ends the child and its children."""
     command = [sys.executable, "-P", "-m", "triptych.bench.child", str(work.resolve())]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **more}
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,  # its end tells the child that this process has gone
@@ -208,16 +234,23 @@ def _process(work: Path) -> int:
         env=environment,
         start_new_session=True,
     )
+    running.add(process)
     try:
         return process.wait()
     finally:
         if process.poll() is None:
-            _end(process)
+            end(process)
+        running.discard(process)
         if process.stdin:
             process.stdin.close()
 
 
-def _end(process: subprocess.Popen) -> None:
+running: set[subprocess.Popen] = set()
+"""The processes of cells that are being measured."""
+
+
+def end(process: subprocess.Popen) -> None:
+    """End a process of a cell, and its children."""
     if os.name == "posix":
         os.killpg(process.pid, signal.SIGKILL)
     else:

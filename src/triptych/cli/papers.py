@@ -40,6 +40,8 @@ def run(
     where: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     force: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     device: str = "cpu",
+    workers: Whole = 1,
+    scheduler: str | None = None,
     json: Json = False,
 ) -> int:
     """Run an experiment cell by cell; rows that are there already are kept.
@@ -63,6 +65,11 @@ def run(
         Measure again what is there already.
     device
         cpu, cuda or cuda:N.
+    workers
+        Cells that are measured side by side, each with its share of the cores; times are then those of a busy machine.
+    scheduler
+        The address of a Dask scheduler whose workers measure the cells; they must see `--data` and `--out` under the same paths. Its
+        wires are not encrypted: use it within one network of your own.
     """
     voice = console(json)
     experiment = find(name)
@@ -75,7 +82,8 @@ def run(
                 voice.say(_line(row, fresh))
                 progress.advance()
 
-            rows = run_experiment(experiment, context, out, where=where, force=force, on_row=told)
+            several = {"workers": workers, "scheduler": scheduler}
+            rows = run_experiment(experiment, context, out, where=where, force=force, on_row=told, **several)
     except CellFailed as error:
         voice.warn(f"{error}\n{error.text}".rstrip())
         return 1

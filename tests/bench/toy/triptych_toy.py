@@ -24,6 +24,22 @@ def cells(scale):
     return [Cell(system, size) for system in systems for size in (1, 2)]
 
 
+def twice(scale):
+    return [Cell("a"), Cell("twice"), Cell("b")]
+
+
+def meet(size):
+    """Wait until the other cell is being measured as well."""
+    room = Path(os.environ["TOY_PID"])
+    room.mkdir(exist_ok=True)
+    (room / str(size)).touch()
+    end = time.monotonic() + 30
+    while not (room / str(3 - size)).exists():
+        if time.monotonic() > end:
+            raise RuntimeError("nobody came")
+        time.sleep(0.02)
+
+
 def measure(cell, context):
     if cell.system == "fails":
         raise RuntimeError("the sky fell")
@@ -35,6 +51,11 @@ def measure(cell, context):
         os.kill(os.getpid(), 9)
     if cell.system == "sleeps":
         Path(os.environ["TOY_PID"]).write_text(f"{os.getpid()}\n")
+        time.sleep(60)
+    if cell.system == "meets":
+        meet(cell.size)
+    if cell.system == "twice" and not (place := Path(os.environ["TOY_PID"])).exists():
+        place.write_text(f"{os.getpid()} {os.getppid()}\n")
         time.sleep(60)
     if cell.system == "nan":
         return {"error_percent": float("nan")}, {}
