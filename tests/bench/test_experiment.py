@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from triptych.bench.experiment import CellFailed, Context, Experiment, Scale, Source, cell_fields, run, select
+from triptych.bench.experiment import CellFailed, Context, Experiment, Scale, Source, cell_fields, select
+from triptych.bench.run import run
 from triptych.check import InputError, NotConverged
 
 
@@ -120,7 +121,7 @@ def test_ctrl_c_ends_the_child_and_keeps_the_finished_row(toy, tmp_path, monkeyp
 def test_the_child_ends_when_its_parent_is_killed(tmp_path):
     """SIGKILL leaves the parent no time to end anything: the child notices by itself."""
     code = (
-        "import dataclasses, triptych_toy as t\nfrom triptych.bench.experiment import Context, run\n"
+        "import dataclasses, triptych_toy as t\nfrom triptych.bench.experiment import Context\nfrom triptych.bench.run import run\n"
         f"run(dataclasses.replace(t.EXPERIMENT, cells=lambda s: [t.Cell('sleeps')]), Context(), {str(tmp_path / 'o')!r})"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "toy"), "TOY_PID": str(tmp_path / "pid")}

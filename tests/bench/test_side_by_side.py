@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from triptych.bench.experiment import CellFailed, Context, run
+from triptych.bench.experiment import CellFailed, Context
+from triptych.bench.run import run
 from triptych.check import InputError
 from triptych.cli import main
 
@@ -70,7 +71,7 @@ def test_rows_are_those_of_one_at_a_time(toy, tmp_path):
         (row.cell, row.metrics["error_percent"]) for row in many
     ]
     assert {path.split("/")[-1] for path in files(tmp_path / "1")} == {
-        path.split("/")[-1] for path in files(tmp_path / "3")
+        path.split("/")[-1] for path in files(tmp_path / "2")
     }
 
 

@@ -136,3 +136,15 @@ def test_what_cannot_be_audited_is_refused(digits):
         audit(digits[:5].float(), digits[:5], digits[:5], [PIXELS])
     with pytest.raises(InputError, match="less than half"):
         audit(digits[:5], digits[:5], digits[:5], [UpToShifts(8, 4)])
+
+
+def test_a_hundred_equal_samples_are_one_piece_of_evidence(digits):
+    """A collapsed generator whose one image happens to be nearer to a training image accuses nobody."""
+    train, held, rest = digits.split([400, 400, len(digits) - 800])
+    spaces = [
+        audit(rest[i : i + 1].expand(100, -1, -1, -1).contiguous(), train, held, [PIXELS], draws=19).spaces[0]
+        for i in range(6)
+    ]
+    nearer = [space for space in spaces if space.nearer == 1]
+    assert nearer
+    assert all(not len(space.suspicious()) and space.p_value > 0.2 for space in nearer)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from triptych.bench import experiment as bench
+from triptych.bench import apart
 from triptych.bench.experiment import CellFailed, Experiment
 from triptych.bench.row import Context, Row
 from triptych.check import InputError
@@ -25,7 +25,7 @@ def here(jobs: Mapping[int, Job], workers: int) -> Iterator[tuple[int, Row]]:
     share = str(max(1, (os.cpu_count() or 1) // workers))
     environment = {name: share for name in THREADS if name not in os.environ}
     with ThreadPoolExecutor(workers) as pool:
-        left = {pool.submit(bench.measure_apart, *job, environment): number for number, job in jobs.items()}
+        left = {pool.submit(apart.measure_apart, *job, environment): number for number, job in jobs.items()}
         try:
             while left:
                 for done in wait(left, return_when=FIRST_COMPLETED).done:
@@ -39,8 +39,8 @@ def _stop(left: Mapping[Future, int]) -> None:
     for future in left:
         future.cancel()
     while not all(future.done() for future in left):
-        for process in list(bench.running):
-            bench.end(process)
+        for process in list(apart.running):
+            apart.end(process)
         wait(left, timeout=0.1)
 
 
@@ -77,7 +77,7 @@ def there(jobs: Mapping[int, Job], address: str) -> Iterator[tuple[int, Row]]:
 def _measured(experiment: Experiment, cell: Any, context: Context, path: str) -> Row:
     """What a worker does: a row that another worker left before it died is taken as it is."""
     place = Path(path)
-    return bench.finished(place) or bench.measure_apart(experiment, cell, context, place)
+    return apart.finished(place) or apart.measure_apart(experiment, cell, context, place)
 
 
 @contextmanager

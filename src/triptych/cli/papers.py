@@ -7,8 +7,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from triptych.bench.experiment import CellFailed, Context, Experiment, Row, Scale, Source, select
-from triptych.bench.experiment import run as run_experiment
 from triptych.bench.row import read_rows
+from triptych.bench.run import run as run_experiment
 from triptych.check import InputError, nearest, wrong
 from triptych.cli.console import Console, Json, Whole, console
 from triptych.gan.catalogue import CATALOGUE

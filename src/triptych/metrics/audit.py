@@ -136,21 +136,26 @@ class InSpace:
     def suspicious(self, false_share: float = 0.1) -> Tensor:
         """Indices of samples, the worst first, of which no more than about ``false_share`` are there by chance.
 
-        Samples as far on the other side of 0 tell how many those are: Barber & Candès, Annals of Statistics 2015, equation 1.9; of sets
-        of unequal size they count more, by the largest factor that there is where distances follow a power law, the square of the
-        sizes' ratio. Empty where no threshold will do.
+        Samples as far on the other side of 0 tell how many those are: Barber & Candès, Annals of Statistics 2015, equation 1.9. Samples with
+        one neighbour count once, so that a hundred equal ones are no evidence of a hundred. Of sets of unequal size the others count more,
+        by the largest factor that there is where distances follow a power law, the square of the sizes' ratio. Empty where no threshold
+        will do.
         """
         real("false_share", false_share, above=0, high=1)
         odds = self.expected / (1 - self.expected)
         odds = max(odds, odds**2)
         order = self.ratio.argsort(descending=True, stable=True)
-        sizes = self.ratio[order]
-        positive = int((sizes > 0).sum())
-        for count in range(positive, 0, -1):
-            chance = odds * (1 + int((self.ratio <= -sizes[count - 1]).sum()))
-            if chance / count <= false_share:
-                return order[:count]
+        near, far = _largest(self.ratio, self.train), _largest(-self.ratio, self.held_out)
+        for least in near[near > 0].sort().values:
+            if odds * (1 + int((far >= least).sum())) <= false_share * int((near >= least).sum()):
+                return order[: int((self.ratio >= least).sum())]
         return order[:0]
+
+
+def _largest(values: Tensor, group: Tensor) -> Tensor:
+    """The largest of the values (n,) of each group (n,)."""
+    groups, place = group.unique(return_inverse=True)
+    return values.new_full((len(groups),), -torch.inf).scatter_reduce(0, place, values, "amax")
 
 
 @dataclass(frozen=True)
