@@ -13,12 +13,11 @@ from math import ceil, log
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from triptych.check import InputError, real, whole, wrong
 from triptych.metrics.features import Extractor, as_pixels, extract, rows, same_width, shrunk
-from triptych.metrics.neighbours import nearest
+from triptych.metrics.neighbours import BLOCK, MORE_ROUGHLY, nearest, squared_distances
 
 DRAWS = 999  # p-values are whole thousandths
 MISSED = 1e-3  # how often a list of neighbours may hold no image of one of the two sets
@@ -82,34 +81,35 @@ class UpToShifts:
         s = whole("shift", self.shift, low=0)
         if min(a.shape[2:]) <= 2 * s:
             raise wrong("shift", f"less than half the images' side, {min(a.shape[2:])}", s)
-        windows = self._windows(a, s)
+        windows = [window.flatten(1) for window in self._windows(a, s)]
         inner = b[:, :, s : b.shape[2] - s, s : b.shape[3] - s].flatten(1)
-        found: tuple[Tensor, Tensor] | None = None
+        if whole("k", k) > len(inner):
+            raise InputError(f"k must be at most {len(inner)}, the images that there are, got {k}")
+        step = max(1, BLOCK // len(inner))
+        found = [self._nearest([w[i : i + step] for w in windows], inner, k) for i in range(0, len(a), step)]
+        distances, indices = (torch.cat(parts) for parts in zip(*found))
+        return distances, indices
+
+    def _nearest(self, windows: list[Tensor], inner: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Candidates by squares in float32, the least over windows; their distances then from differences in float64."""
+        best = torch.full((len(windows[0]), len(inner)), torch.inf)
         for window in windows:
-            other = nearest(window.flatten(1), inner, k, roughly=True)
-            found = other if found is None else _merged(found, other, k)
-        assert found is not None
-        return found
+            best = torch.minimum(best, squared_distances(window, inner, torch.float32))
+        chosen = best.topk(min(k + MORE_ROUGHLY, len(inner)), dim=1, largest=False).indices.sort(1).values
+        exact = torch.stack([self._exact([w[i] for w in windows], inner[row]) for i, row in enumerate(chosen)])
+        order = exact.argsort(dim=1, stable=True)[:, :k]
+        return exact.gather(1, order), chosen.gather(1, order)
+
+    def _exact(self, windows: list[Tensor], candidates: Tensor) -> Tensor:
+        """The least distance of one sample's windows (d,) to each of the candidates (m, d), (m,)."""
+        x, y = torch.stack(windows).double(), candidates.double()
+        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").min(0).values
 
     def _windows(self, a: Tensor, s: int) -> list[Tensor]:
         """Every window of samples, and of their mirror images."""
         h, w = a.shape[2] - 2 * s, a.shape[3] - 2 * s
         sides = [a, a.flip(3)] if self.mirror else [a]
         return [x[:, :, i : i + h, j : j + w] for x in sides for i in range(2 * s + 1) for j in range(2 * s + 1)]
-
-
-def _merged(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest of two lists; an image that is in both is there once, with the lesser distance."""
-    distances, indices = torch.cat([a[0], b[0]], 1), torch.cat([a[1], b[1]], 1)
-    order = distances.argsort(dim=1, stable=True)
-    distances, indices = distances.gather(1, order), indices.gather(1, order)
-    by_index = indices.argsort(dim=1, stable=True)  # of one image the nearer first
-    same = indices.gather(1, by_index)
-    again = F.pad(same[:, 1:] == same[:, :-1], (1, 0))
-    repeated = torch.zeros_like(again).scatter(1, by_index, again)
-    distances = distances.masked_fill(repeated, torch.inf)
-    order = distances.argsort(dim=1, stable=True)[:, :k]
-    return distances.gather(1, order), indices.gather(1, order)
 
 
 @dataclass(frozen=True, eq=False)
