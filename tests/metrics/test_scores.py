@@ -274,3 +274,11 @@ def test_two_gloo_processes_have_the_moments_of_one(tmp_path):
         for i in range(2)
     ]
     assert [child.wait(60) for child in children] == [0, 0]
+
+
+def test_the_cases_of_the_selftest_hold():
+    from triptych.metrics.truths import score_cases
+
+    cases = list(score_cases())
+    assert len(cases) == 4
+    assert all(case.holds for case in cases), [case for case in cases if not case.holds]

@@ -180,3 +180,39 @@ def audit(
     from triptych.cli.gan_compare import audited
 
     audited(run, out, judging, held_out, shift, drawn, json)
+
+
+@app.command
+def export(
+    run: Path, *, onnx: Path | None = None, folder: Path | None = None, drawn: Drawn = DRAWN, json: Json = False
+) -> None:
+    """Write a run's generator for others: an ONNX file, checked in onnxruntime, or a folder with a model card.
+
+    Parameters
+    ----------
+    run
+        A folder that `triptych gan train` wrote.
+    onnx
+        A .onnx file; needs the extra onnx.
+    folder
+        A new folder for model.safetensors, config.json and README.md, which `gan sample` and `gan walk` take in the place of a run.
+    """
+    from triptych.cli.gan_export import exported
+
+    exported(run, onnx, folder, drawn, json)
+
+
+@app.command(name="import")
+def import_(file: Path, *, out: Path, json: Json = False) -> None:
+    """Make a run of a generator that pytorch/examples' DCGAN trained; no code in the file is run.
+
+    Parameters
+    ----------
+    file
+        netG_epoch_N.pth, or the same tensors as .safetensors.
+    out
+        A new folder for the run, for `gan sample`, `walk`, `score`, `neighbours` and `export`.
+    """
+    from triptych.cli.gan_export import taken_in
+
+    taken_in(file, out, json)

@@ -18,9 +18,11 @@ from triptych.cli.gan_options import Choice, Drawn, Way
 from triptych.cli.place import check_place
 from triptych.gan.folder import Run
 from triptych.gan.pictures import MODES, enlarged_frames, gif, grid_png, in_rows, pngs
+from triptych.gan.pretrained import is_pretrained
 from triptych.gan.run import load_generator
 from triptych.gan.sample import Sampler
 from triptych.gan.walk import arithmetic, path
+from triptych.store import read_json
 
 MOST_IN_A_GRID = 4096
 MOST_IMAGES = 2**63  # of a seed
@@ -127,7 +129,11 @@ def _opened(folder: Path, drawn: Drawn) -> tuple[Sampler, list[str]]:
     """The generator of a run, and the names of its classes."""
     whole("seed", drawn.seed, low=0)
     recipe, generator = load_generator(folder, drawn.checkpoint)
-    data = Run.open(folder).config.get("data")
+    data = (
+        read_json(folder / "config.json")["about"].get("data")
+        if is_pretrained(folder)
+        else Run.open(folder).config.get("data")
+    )
     names = data.get("classes") if isinstance(data, dict) else None
     return Sampler(recipe, generator), list(names or map(str, range(recipe.classes)))
 

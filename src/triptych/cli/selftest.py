@@ -33,7 +33,7 @@ def selftest(*, objective: str | None = None, data: str | None = None, json: Jso
     """
     from triptych.gan.truths import SUITE
     from triptych.gan.truths.own import dirac_report, ended, owed
-    from triptych.metrics.truths import parzen_cases
+    from triptych.metrics.truths import parzen_cases, score_cases
 
     voice = console(json)
     if objective is not None and data is not None:
@@ -47,7 +47,7 @@ def selftest(*, objective: str | None = None, data: str | None = None, json: Jso
             cases.append(ended(report))
     else:
         extra = [] if data is None else [_mnist(data)]
-        cases = _collected(voice, [*SUITE, parzen_cases, *extra])
+        cases = _collected(voice, [*SUITE, parzen_cases, score_cases, *extra])
     _show(voice, cases, report)
     failed = [case for case in cases if not case.holds]
     if failed:

@@ -23,6 +23,7 @@ from triptych.gan.folder import Run
 from triptych.gan.game import BatchSource
 from triptych.gan.guard import Diverged, Guard
 from triptych.gan.held_out import HeldOut, measured
+from triptych.gan.pretrained import from_pretrained, is_pretrained
 from triptych.gan.recipe import Recipe
 from triptych.gan.schedule import Constant
 from triptych.gan.settings import from_json
@@ -98,7 +99,13 @@ def _source(recipe: Recipe, images: Images | HeldOut | BatchSource, engine: Engi
 
 
 def load_generator(folder: str | Path, step: int | None = None) -> tuple[Recipe, nn.Module]:
-    """The recipe of a run and its generator's average, of the newest checkpoint or of a step's. Raises InputError."""
+    """The recipe of a run and its generator's average, of the newest checkpoint or of a step's; those of a folder that
+    ``save_pretrained`` wrote. Raises InputError.
+    """
+    if is_pretrained(folder):
+        if step is not None:
+            raise InputError(f"checkpoint must be left away, as {folder} is an exported generator, got {step}")
+        return from_pretrained(folder)
     run = Run.open(folder)
     recipe, path = from_json(run.config["recipe"]), run.checkpoint(step)
     saved = checkpoint.read(path)

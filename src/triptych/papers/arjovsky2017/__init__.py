@@ -1,0 +1,1 @@
+"""Arjovsky, Chintala & Bottou, Wasserstein Generative Adversarial Networks, ICML 2017."""
