@@ -91,8 +91,8 @@ def test_the_table_has_theory_measured_tolerance_and_why(few, capsys):
     assert lines[1] == ["one", "1", "1", "0", "1", "holds"]
     assert lines[2] == ["other", "2", "2.05", "0.1", "2", "holds"]
     assert ["2", "a", "tenth"] in lines
-    assert "4 cases, 0 outside their tolerance" in out  # with the two of metrics
-    assert "cases: 2 of 2" in err
+    assert "8 cases, 0 outside their tolerance" in out  # with the six of metrics
+    assert "cases: 3 of 3" in err
 
 
 @pytest.mark.parametrize("measured", [2.2, float("nan"), float("inf")])
@@ -102,9 +102,9 @@ def test_a_case_that_fails_is_status_1_and_one_sentence(measured, few, capsys):
     out, err = capsys.readouterr()
     said = json.loads(out)
     assert said["failed"] == 1
-    assert [case["holds"] for case in said["cases"]] == [True, False, True, True]
+    assert [case["holds"] for case in said["cases"]] == [True, False, *[True] * 6]
     assert said["cases"][1]["measured"] == (2.2 if measured == 2.2 else None)
-    assert err.splitlines()[-1] == "triptych: 1 of 4 cases are outside their tolerance: other"
+    assert err.splitlines()[-1] == "triptych: 1 of 8 cases are outside their tolerance: other"
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])

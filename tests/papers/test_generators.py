@@ -1,0 +1,84 @@
+"""The experiments on generators at SMOKE scale: their rows, pages, and the rules that verdicts follow."""
+
+import math
+
+import pytest
+import torch
+
+from triptych.bench.experiment import Scale
+from triptych.bench.row import read_rows
+from triptych.cli import main
+from triptych.papers import find
+from triptych.papers.arjovsky2017.clipping import at_ends
+from triptych.papers.gulrajani2017 import figure2, figure3
+
+NAMES = ("gulrajani2017.figure2", "gulrajani2017.figure3", "radford2016.passes", "arjovsky2017.clipping")
+pytestmark = pytest.mark.xdist_group("papers on generators")
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("generators")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRIPTYCH_CACHE", str(folder / "cache"))
+        for name in NAMES:
+            assert main(["run", name, "--out", str(folder / "rows")]) == 0
+    return folder / "rows"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_cell_has_a_row_of_finite_numbers_and_a_page(smoke, name, tmp_path):
+    rows, experiment = read_rows(smoke / name), find(name)
+    assert len(rows) == len(experiment.cells(Scale.SMOKE))
+    for row in rows:
+        assert all(value is None or math.isfinite(value) for value in row.metrics.values())
+        assert row.metrics["steps"] > 0
+    assert main(["report", str(smoke / name), "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "report.md").read_text()
+    assert "not run" not in page
+    assert page.count("![") >= 2
+
+
+def test_the_rule_of_success_needs_quality_and_recall():
+    assert figure2.succeeds(0.29, 0.1, 0.1)
+    assert not figure2.succeeds(0.31, 0.5, 0.1)
+    assert not figure2.succeeds(0.2, 0.09, 0.1)
+    assert not figure2.succeeds(None, None, 0.1)
+    assert figure2.succeeds(0.003, 0.2, -0.002)  # an unbiased estimate may be below 0
+
+
+def test_verdicts_compare_with_the_best_cell_of_their_seed():
+    def row(number, method, seed, kid, recall):
+        metrics = {"kid": kid, "recall": recall, "steps": 1}
+        return type("R", (), {"cell": {"row": number, "method": method}, "seed": seed, "metrics": metrics})()
+
+    rows = [row(1, "dcgan", 0, 0.1, 0.3), row(1, "wgan-gp", 0, 0.25, 0.3), row(1, "lsgan", 0, None, None)]
+    rows += [row(1, "dcgan", 1, 0.9, 0.3), row(1, "wgan-gp", 1, 0.2, 0.3), row(1, "lsgan", 1, 0.5, 0.2)]
+    found = figure2.verdicts(rows)
+    assert found == {(1, "dcgan"): [True, False], (1, "wgan-gp"): [True, True], (1, "lsgan"): [False, True]}
+    assert figure2._count(found, [1], "wgan-gp") == "1"
+    assert figure2._count(found, [1], "dcgan") == "0 (with some seed 1)"
+
+
+@pytest.mark.parametrize("method", list(figure3.METHODS))
+def test_the_four_methods_are_gan_cifars(method):
+    recipe = figure3.recipe_of(method, (3, 32, 32), 8)
+    optimiser = recipe.rules.critic_optimiser
+    assert recipe.objective.critic_steps(7) == (1 if method == "dcgan" else 5)
+    assert recipe.critic.critic_norm == ("none" if method.startswith("gp") else "batch")
+    assert optimiser.kind == ("rmsprop" if method in ("clipping", "gp-rmsprop") else "adam")
+    assert optimiser.lr == {"clipping": 5e-5, "gp-rmsprop": 5e-5, "gp-adam": 1e-4, "dcgan": 2e-4}[method]
+
+
+def test_weights_at_their_bound_are_counted():
+    critic = torch.nn.Linear(4, 1)
+    with torch.no_grad():
+        critic.weight.copy_(torch.tensor([[0.01, -0.01, 0.00985, 0.0]]))
+    assert at_ends(critic, 0.01) == 0.5
+
+
+def test_audits_of_a_few_passes_find_no_copies(smoke):
+    for row in read_rows(smoke / "radford2016.passes"):
+        assert row.metrics["p_value"] > 0.01
+        assert row.metrics["train"] + row.metrics["held_out"] == 1797
+        assert row.artefact("pictures")["walk"].shape[0] == 64
