@@ -1,4 +1,4 @@
-"""data info, data fetch: look at data; fetch well-known sets."""
+"""data info, deduplicate, fetch: look at data; find near duplicates; fetch well-known sets."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +84,36 @@ def fetch(name: str, *, to: Path | None = None, json: Json = False) -> None:
         progress.describe(name)
         progress.advance(len(files) - progress.done)
     voice.finish({"name": name, "folder": str(folder)}, f"{name} is in {folder}")
+
+
+@app.command
+def deduplicate(
+    path: str,
+    *,
+    out: Path | None = None,
+    side: Whole | None = None,
+    limit: Whole | None = None,
+    seed: Whole = 0,
+    json: Json = False,
+) -> None:
+    """Find near duplicates: the same picture again, moved a little, darker or compressed anew. Nothing is deleted.
+
+    Parameters
+    ----------
+    path
+        A file or folder of images, the word digits, or a fetched set such as mnist.
+    out
+        A folder for duplicates.json, the groups with their distances, and duplicates.png, up to 40 pairs to look at.
+    side
+        Resize to side x side pixels, the shorter side first, then the centre; needed where sizes differ.
+    limit
+        The first images only.
+    seed
+        Seeds the network that proposes pairs.
+    """
+    from triptych.cli.data_deduplicate import deduplicated
+
+    deduplicated(path, out, side, limit, seed, json)
 
 
 def _shown(progress: Progress) -> Callable[[str, int, int | None], None]:
