@@ -12,6 +12,7 @@ from triptych.cli.gan_judge import Judged
 from triptych.data import load
 from triptych.gan.folder import Run
 from triptych.gan.held_out import HeldOut
+from triptych.gan.recover import recover, worse
 from triptych.metrics.audit import InFeatures, UpToShifts, audit
 from triptych.metrics.features import Moments, Pixels
 from triptych.metrics.frechet import frechet_distance
@@ -121,10 +122,25 @@ def test_held_out_images_may_be_named(run, said, tmp_path):
     assert (data["train"], data["held_out"]) == (200, 40)
 
 
+def test_pictures_are_found_again_and_compared(run, said):
+    data, _ = said("gan", "recover", run, "--n", "6", "--steps", "5")
+    judged = Judged.open(run, None)
+    train, held = judged.apart(None, None)
+    errors = []
+    for images in (train, held):
+        chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:6]
+        errors.append(recover(judged.sampler, images.pixels[chosen], steps=5).error)
+    assert data["train_error"] == pytest.approx(float(errors[0].median()))
+    assert data["p_value"] == pytest.approx(worse(*errors))
+    with Image.open(run / "recovered.png") as picture:
+        assert picture.size == (6 * 66 - 2, 4 * 66 - 2)
+
+
 def test_the_report_shows_what_was_judged(run, said):
     said("gan", "score", run, "--features", "pixels", "--metrics", "fid")
     said("gan", "neighbours", run, "--features", "pixels")
     said("gan", "audit", run, "--features", "pixels", "--n", "20")
+    said("gan", "recover", run, "--n", "4", "--steps", "2")
     assert main(["report", str(run)]) == 0
     text = (run / "report.md").read_text()
     for word in (
@@ -160,6 +176,8 @@ REFUSED = {
     "a folder to draw in": (["neighbours", "--out", "."], "out must be a file named *.png"),
     "other data": (["audit", "--data", "digits"], "held-out must be named"),
     "a wide shift": (["audit", "--features", "pixels", "--shift", "4"], "less than half"),
+    "no steps": (["recover", "--steps", "0"], "steps must be a whole number of at least 1"),
+    "more pictures than are held out": (["recover", "--n", "21"], "n must be a whole number from 2 to 20"),
     "no run": (["audit"], "must be a run"),
 }
 

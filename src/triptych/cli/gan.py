@@ -183,6 +183,35 @@ def audit(
 
 
 @app.command
+def recover(
+    run: Path,
+    *,
+    held_out: str | None = None,
+    out: Path | None = None,
+    judging: Judging = JUDGING,
+    steps: Whole = 100,
+    drawn: Drawn = DRAWN,
+    json: Json = False,
+) -> None:
+    """Find the noise whose image is most like a picture, for training and held-out pictures, and say which are found better.
+
+    Parameters
+    ----------
+    run
+        A folder that `triptych gan train` wrote.
+    held_out
+        Pictures that the run was not trained on; those that it held out itself where none are given.
+    out
+        A .png file; recovered.png in the run's folder where none is given.
+    steps
+        Steps of L-BFGS on the noise, from each of four starts.
+    """
+    from triptych.cli.gan_compare import recovered
+
+    recovered(run, out, judging, held_out, steps, drawn, json)
+
+
+@app.command
 def export(
     run: Path, *, onnx: Path | None = None, folder: Path | None = None, drawn: Drawn = DRAWN, json: Json = False
 ) -> None:

@@ -1,4 +1,4 @@
-"""gan neighbours and gan audit: generated images beside the training images that are most like them."""
+"""gan neighbours, audit, recover: generated images beside the training images that are most like them, and the other way round."""
 
 from pathlib import Path
 
@@ -9,10 +9,11 @@ from triptych import store
 from triptych.check import InputError, whole
 from triptych.cli.console import Console, console
 from triptych.cli.gan_judge import Judged, count, extractor, keep, named
-from triptych.cli.gan_judged import AUDIT, NEIGHBOURS
+from triptych.cli.gan_judged import AUDIT, NEIGHBOURS, RECOVERED
 from triptych.cli.gan_options import Drawn, Judging
 from triptych.cli.place import check_place
 from triptych.gan.pictures import grid_png, in_rows
+from triptych.gan.recover import recover, worse
 from triptych.images import Images
 from triptych.metrics.audit import Audit, InFeatures, InSpace, UpToShifts, audit
 from triptych.metrics.features import Extractor, Pixels, extract
@@ -93,6 +94,53 @@ def audited(
         voice.say(found.verdict())
     text = f"wrote {out}: each row a generated image, its nearest training image, its nearest held-out image, by {worst.name}"
     voice.finish({"run": str(folder), "out": str(out), **entry}, text)
+
+
+def recovered(
+    folder: Path, out: Path | None, judging: Judging, held_out: str | None, steps: int, drawn: Drawn, json: bool
+) -> None:
+    """Find the noise of training and of held-out pictures, and compare the errors. Raises InputError."""
+    voice = console(json)
+    if out is not None:
+        check_place("out", out, suffixes=(".png",))
+    whole("steps", steps)
+    judged = Judged.open(folder, drawn.checkpoint)
+    parts = judged.apart(judging.data, held_out)
+    n = count("n", judging.n, min(map(len, parts)), 32)
+    chosen = [_drawn(images, n, drawn.seed) for images in parts]
+    with voice.progress("pictures", 2 * n) as progress:
+        found = []
+        for images in chosen:
+            labels = images.labels if judged.recipe.classes else None
+            sampler, told = judged.sampler, progress.advance
+            found.append(recover(sampler, images.pixels, labels, steps=steps, seed=drawn.seed, progress=told))
+    errors = [one.error for one in found]
+    entry = {
+        "step": judged.step,
+        "seed": drawn.seed,
+        "data": named(judging.data, judged),
+        "n": n,
+        "steps": steps,
+        "train_error": float(errors[0].median()),
+        "held_out_error": float(errors[1].median()),
+        "p_value": worse(errors[0], errors[1]),
+    }
+    out = judged.run.folder / "recovered.png" if out is None else out
+    shown = min(n, SHOWN)
+    rows = [x for images, one in zip(chosen, found) for x in (images.pixels[:shown], one.images[:shown])]
+    store.write_bytes(out, grid_png(torch.cat(rows), shown))
+    keep(judged.run.folder, RECOVERED, entry, ("step", "seed", "data", "n", "steps"))
+    text = (
+        f"median error of {n} training pictures {entry['train_error']:.1f}, of {n} held-out ones {entry['held_out_error']:.1f} grey levels "
+        f"(p = {entry['p_value']:.3g} that training pictures are no easier)\n"
+        f"wrote {out}: training pictures, what the generator makes of them, held-out pictures, what it makes of those"
+    )
+    voice.finish({"run": str(folder), "out": str(out), **entry}, text)
+
+
+def _drawn(images: Images, n: int, seed: int) -> Images:
+    """n images, a random draw."""
+    return images.take(torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:n])
 
 
 def _entry(found: Audit, judged: Judged, judging: Judging, drawn: Drawn) -> dict:

@@ -8,12 +8,12 @@ from triptych.bench.sections import Entry, Heading, Picture, Section, Table, Tex
 from triptych.check import InputError
 from triptych.store import read_json
 
-SCORES, NEIGHBOURS, AUDIT = "scores.json", "neighbours.json", "audit.json"
+SCORES, NEIGHBOURS, AUDIT, RECOVERED = "scores.json", "neighbours.json", "audit.json", "recovered.json"
 
 
 def judged_sections(folder: Path) -> list[Section]:
     """Sections on all that was judged of a run; none where nothing was. Raises InputError where a file is damaged."""
-    return [*_scores(_read(folder, SCORES)), *_neighbours(folder), *_audits(folder)]
+    return [*_scores(_read(folder, SCORES)), *_neighbours(folder), *_audits(folder), *_recovered(folder)]
 
 
 def _read(folder: Path, name: str) -> list[Mapping[str, Any]]:
@@ -92,4 +92,30 @@ def _audits(folder: Path) -> list[Section]:
             "Rows: a generated image, its nearest training image, its nearest held-out image; most suspicious first."
         )
         sections.append(Picture(picture.read_bytes(), "Suspicious images beside their neighbours", caption=caption))
+    return sections
+
+
+def _recovered(folder: Path) -> list[Section]:
+    entries, picture = _read(folder, RECOVERED), folder / "recovered.png"
+    if not entries:
+        return []
+    rows = [
+        [
+            Entry(text)
+            for text in (
+                f"{e['step']:,}",
+                f"{e['n']:,}",
+                f"{e['train_error']:.1f}",
+                f"{e['held_out_error']:.1f}",
+                f"{e['p_value']:.3g}",
+            )
+        ]
+        for e in entries
+    ]
+    headers = ["step", "pictures of each", "median error, training", "held out", "p"]
+    note = "Root mean square in grey levels of the best z that was found; p by a one-sided Mann-Whitney test, small says fitted to training."
+    sections: list[Section] = [Heading("Pictures found again"), Table(headers, rows, note=note)]
+    if picture.is_file():
+        caption = "Rows: training pictures, what the generator makes most like them, held-out pictures, what it makes of those."
+        sections.append(Picture(picture.read_bytes(), "Pictures and what the generator makes of them", caption=caption))
     return sections
