@@ -7,7 +7,21 @@ import pytest
 
 from triptych.cli import main
 
-GAN = ["gan", "train", "wgan-gp", "--width", "2", "--batch", "4", "--log-every", "1", "--limit", "40", "--measure-every", "2"]
+GAN = [
+    "gan",
+    "train",
+    "wgan-gp",
+    "--width",
+    "2",
+    "--batch",
+    "4",
+    "--log-every",
+    "1",
+    "--limit",
+    "40",
+    "--measure-every",
+    "2",
+]
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,21 @@ from triptych.cli import main
 from triptych.gan.folder import Run
 from triptych.gan.run import load_generator
 
-TRAIN = ["gan", "train", "wgan-gp", "--width", "2", "--batch", "4", "--log-every", "1", "--limit", "40", "--measure-every", "2"]
+TRAIN = [
+    "gan",
+    "train",
+    "wgan-gp",
+    "--width",
+    "2",
+    "--batch",
+    "4",
+    "--log-every",
+    "1",
+    "--limit",
+    "40",
+    "--measure-every",
+    "2",
+]
 
 
 def size(path):
