@@ -130,3 +130,18 @@ def test_a_fetch_that_fails_has_status_1(capsys, served, tmp_path):
     assert "Traceback" not in err
     assert out == ""
     assert list((tmp_path / "cache").rglob("*.bin")) == []
+
+
+def test_weights_are_fetched_and_then_found(capsys, monkeypatch, served, tmp_path):
+    """From the tests' own server, under the name of Inception's weights."""
+    from triptych.metrics.weights import KNOWN, Published
+
+    served("sha256:" + hashlib.sha256(BODY).hexdigest())
+    toy = fetch.SETS["toy"].files[0]
+    monkeypatch.setitem(KNOWN, "inception-fid", Published(toy.url, toy.checksum, "weights.pth"))
+    assert main(["data", "fetch", "inception-fid", "--json"]) == 0
+    place = tmp_path / "cache" / "weights" / "weights.pth"
+    assert json.loads(capsys.readouterr().out) == {"name": "inception-fid", "file": str(place)}
+    assert place.is_file()
+    assert main(["data", "fetch", "inception-fid", "--to", str(tmp_path / "mine")]) == 0
+    assert capsys.readouterr().out == f"inception-fid is {tmp_path / 'mine' / 'weights.pth'}\n"

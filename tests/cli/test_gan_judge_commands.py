@@ -163,7 +163,7 @@ REFUSED = {
     "is of pixels": (["score", "--features", "pixels", "--metrics", "is"], "metrics must leave is away"),
     "swd of small images": (["score", "--features", "pixels", "--metrics", "swd"], "at least 16"),
     "unknown features": (["score", "--features", "vg"], "features must be one of ccnn, pixels, inception, vgg"),
-    "no weights": (["score", "--features", "vgg"], "weights must be the file of the network vgg"),
+    "no weights": (["score", "--features", "vgg"], "`triptych data fetch vgg16`"),
     "weights of nothing": (["score", "--features", "pixels", "--weights", "f.pth"], "weights must be left away"),
     "missing weights": (["score", "--features", "inception", "--weights", "f.pth"], "f.pth"),
     "one image": (["score", "--n", "1"], "n must be a whole number from 2 to 200"),

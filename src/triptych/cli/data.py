@@ -65,20 +65,30 @@ def info(
 
 @app.command
 def fetch(name: str, *, to: Path | None = None, json: Json = False) -> None:
-    """Download a data set, check it, and say where it is; what broke off before is gone on with.
+    """Download a data set, or a network's weights for scores, check it, and say where it is; what broke off before is gone on with.
 
     Parameters
     ----------
     name
-        mnist, fashion-mnist or cifar-10.
+        mnist, fashion-mnist or cifar-10; inception-fid, inception-torchvision or vgg16, of 96, 109 and 553 MB.
     to
         The folder to put it in; the cache folder (TRIPTYCH_CACHE, or the user's) where none is given.
     """
     from triptych.check import choice
     from triptych.data.fetch import SETS
     from triptych.data.fetch import fetch as fetch_set
+    from triptych.metrics.weights import KNOWN, fetch_weights
 
-    voice, files = console(json), SETS[choice("name", name, SETS)].files
+    voice = console(json)
+    if choice("name", name, [*SETS, *KNOWN]) in KNOWN:
+        with voice.progress(name, 1) as progress:
+            shown = _shown(progress)
+            place = fetch_weights(name, to, lambda received, total: shown(name, received, total))
+            progress.describe(name)
+            progress.advance(1 - progress.done)
+        voice.finish({"name": name, "file": str(place)}, f"{name} is {place}")
+        return
+    files = SETS[name].files
     with voice.progress(name, len(files)) as progress:
         folder = fetch_set(name, to, _shown(progress))
         progress.describe(name)

@@ -97,15 +97,27 @@ def extractor(voice: Console, judging: Judging, images: Images) -> Extractor:
         return Pixels(32)
     if kind == "ccnn":
         return _ccnn(voice, images)
-    if judging.weights is None:
-        raise InputError(f"weights must be the file of the network {kind}, got none; give --weights FILE")
+    weights = judging.weights or _fetched(kind)
     if kind == "inception":
         from triptych.metrics.inception import InceptionExtractor
 
-        return InceptionExtractor(judging.weights)
+        return InceptionExtractor(weights)
     from triptych.metrics.vgg import VGG16Extractor
 
-    return VGG16Extractor(judging.weights)
+    return VGG16Extractor(weights)
+
+
+def _fetched(kind: str) -> Path:
+    """The weights that `triptych data fetch` brought. Raises InputError where there are none."""
+    from triptych.metrics.weights import KNOWN
+
+    name = {"inception": "inception-fid", "vgg": "vgg16"}[kind]
+    place = cache.folder() / "weights" / KNOWN[name].file
+    if not place.is_file():
+        raise InputError(
+            f"weights must be the file of the network {kind}, got none; give --weights FILE, or `triptych data fetch {name}`"
+        )
+    return place
 
 
 def _ccnn(voice: Console, images: Images) -> Extractor:

@@ -170,7 +170,8 @@ class Judging:
         ccnn: a certified network trained on the images' own labels, on the embedded digits where they have none; pixels; inception or
         vgg, whose `--weights` must be given.
     weights
-        A .safetensors or .pth file of Inception-v3 or VGG-16, in the names of torchvision.
+        A .safetensors or .pth file of Inception-v3 or VGG-16, in the names of torchvision; what `triptych data fetch` brought where none is
+        given.
     """
 
     data: str | None = None
