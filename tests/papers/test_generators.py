@@ -8,11 +8,21 @@ import torch
 from triptych.bench.experiment import Scale
 from triptych.bench.row import read_rows
 from triptych.cli import main
+from triptych.data import load
+from triptych.gan.recipes import RECIPES
 from triptych.papers import find
 from triptych.papers.arjovsky2017.clipping import at_ends
 from triptych.papers.gulrajani2017 import figure2, figure3
+from triptych.papers.radford2016 import conditional, features
 
-NAMES = ("gulrajani2017.figure2", "gulrajani2017.figure3", "radford2016.passes", "arjovsky2017.clipping")
+NAMES = (
+    "gulrajani2017.figure2",
+    "gulrajani2017.figure3",
+    "radford2016.passes",
+    "radford2016.features",
+    "radford2016.conditional",
+    "arjovsky2017.clipping",
+)
 pytestmark = pytest.mark.xdist_group("papers on generators")
 
 
@@ -32,11 +42,11 @@ def test_every_cell_has_a_row_of_finite_numbers_and_a_page(smoke, name, tmp_path
     assert len(rows) == len(experiment.cells(Scale.SMOKE))
     for row in rows:
         assert all(value is None or math.isfinite(value) for value in row.metrics.values())
-        assert row.metrics["steps"] > 0
+        assert row.metrics["steps"] > 0 or {"random", "pixels", "real"} & set(row.cell.values())
     assert main(["report", str(smoke / name), "--out", str(tmp_path)]) == 0
     page = (tmp_path / "report.md").read_text()
     assert "not run" not in page
-    assert page.count("![") >= 2
+    assert page.count("![") >= (0 if name == "radford2016.features" else 1)
 
 
 def test_the_rule_of_success_needs_quality_and_recall():
@@ -82,3 +92,31 @@ def test_audits_of_a_few_passes_find_no_copies(smoke):
         assert row.metrics["p_value"] > 0.01
         assert row.metrics["train"] + row.metrics["held_out"] == 1797
         assert row.artefact("pictures")["walk"].shape[0] == 64
+
+
+def test_features_of_a_critic_are_its_maps_pooled_and_serve_an_svm(smoke):
+    rows = {row.cell["features"]: row.metrics for row in read_rows(smoke / "radford2016.features")}
+    assert rows["pixels"]["accuracy_percent"] > 85
+    assert rows["critic"]["accuracy_percent"] > 60
+    assert rows["pixels"]["features"] == 64
+    recipe = RECIPES["dcgan"]((1, 8, 8), 0, 4)
+    critic = recipe.networks(0)[1]
+    images = load("digits", limit=20)
+    found = features.maps_of(recipe, critic, images)
+    with torch.no_grad():
+        maps = critic.maps(images.pixels.float() / 255)[1:]
+    assert found.shape == (20, sum(m.shape[1] * min(4, m.shape[2]) * min(4, m.shape[3]) for m in maps))
+    assert torch.equal(torch.from_numpy(found[:, : maps[0][0].numel()]), maps[0].flatten(1))
+
+
+def test_the_nearest_image_gives_its_label():
+    x = torch.tensor([[0], [100], [200]], dtype=torch.uint8)[..., None, None]
+    test = torch.tensor([[10], [120], [160], [255]], dtype=torch.uint8)[..., None, None]
+    y = torch.tensor([0, 1, 2])
+    assert conditional.nearest_error(x, y, test, torch.tensor([0, 1, 1, 2])) == 25
+
+
+def test_real_images_teach_more_with_more_of_them(smoke):
+    rows = {row.cell["teacher"]: row.metrics for row in read_rows(smoke / "radford2016.conditional")}
+    assert rows["real"]["error_percent_300"] < rows["real"]["error_percent_100"] < 40
+    assert rows["dcgan"]["error_percent_300"] > rows["real"]["error_percent_300"]
