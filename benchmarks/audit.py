@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--honest", type=int, default=400)
     parser.add_argument("--samples", type=int, default=300)
     parser.add_argument("--size", type=int, default=1000, help="training images, and held-out images")
+    parser.add_argument("--begin", type=int, default=0, help="the first seed of the honest trials")
     parser.add_argument("--json")
     told = parser.parse_args()
     if told.smoke:
@@ -105,7 +106,7 @@ def main() -> None:
             for share in (1.0, 0.1):
                 trial(f"{name}, {share:.0%} of samples", seed, change, share)
         print(f"{time.process_time() - start:.0f} CPU s, trial {seed + 1}", flush=True)
-    for seed in range(told.honest):
+    for seed in range(told.begin, told.begin + told.honest):
         trial(
             "honest" if seed % 2 else "honest, blurred by half a pixel",
             10_000 + seed,
