@@ -62,7 +62,7 @@ def test_scores_are_the_metrics_and_are_kept(run, said):
 
 def test_the_default_features_are_a_certified_networks_and_are_kept(run, said, tmp_path):
     data, err = said("gan", "score", run, "--metrics", "kid,is")
-    assert data["extractor"].startswith("CCNN of 10 classes, 200 images of 8 x 8, certified gap ")
+    assert data["extractor"].startswith("CCNN of 10 classes, 200 images of 8 x 8 (")
     assert 1 <= data["scores"]["is"]["value"] <= 10
     assert data["scores"]["is of real images"]["value"] > 5
     assert "a certified network for features" in err
@@ -134,6 +134,29 @@ def test_pictures_are_found_again_and_compared(run, said):
     assert data["p_value"] == pytest.approx(worse(*errors))
     with Image.open(run / "recovered.png") as picture:
         assert picture.size == (6 * 66 - 2, 4 * 66 - 2)
+
+
+def test_images_that_changed_since_cannot_be_audited(run, tmp_path, capsys, said):
+    """A tenth of another set is another tenth."""
+    from triptych.gan.pictures import pngs
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, png in enumerate(pngs(load("digits").pixels[:100])):
+        (folder / f"{i:03}.png").write_bytes(png)
+    new = tmp_path / "new"
+    said(*GAN, new, "--data", folder)
+    said("gan", "audit", new, "--features", "pixels", "--n", "10")
+    (folder / "000.png").rename(folder / "zzz.png")
+    capsys.readouterr()
+    assert main(["gan", "audit", str(new), "--features", "pixels", "--n", "10"]) == 2
+    assert "must hold the images that the run had, but it holds others now" in capsys.readouterr().err
+
+
+def test_damaged_scores_are_refused_before_anything_is_computed(run, capsys):
+    write_json(run / "scores.json", ["a"])
+    assert main(["gan", "score", str(run)]) == 2
+    assert "scores.json must be what `triptych gan` wrote" in capsys.readouterr().err
 
 
 def test_the_report_shows_what_was_judged(run, said):

@@ -186,3 +186,53 @@ def test_the_verdict_knows_seeded_failures(kind, digits, tmp_path):
 
 def test_without_measurements_there_is_no_verdict():
     assert verdict([{"step": 1, "critic_loss": 0.1}]).kind == "unknown"
+
+
+class Flat(nn.Module):
+    """A critic that says nothing."""
+
+    takes_draw = False
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return (self.w * x.flatten(1)).sum(1)
+
+
+def test_a_flat_critic_has_no_estimate_and_broken_networks_are_left_to_the_guard(digits):
+    held, players = HeldOut.tenth(digits, 64), RECIPE.players(0)
+    players.critic = Flat()
+    found = measured(held, RECIPE, players, Engine(), potential=True)
+    assert found.keys() == {"train_gap", "held_out_gap", "gap_error", "variety"}
+    with torch.no_grad():
+        next(iter(players.generator.parameters()))[0] = torch.nan
+    assert measured(held, RECIPE, players, Engine(), potential=True) == {}
+
+
+def test_batches_of_one_image_are_measured_and_one_held_out_image_is_refused(digits):
+    held = HeldOut.tenth(digits.take(slice(0, 40)), 1)
+    found = measured(held, RECIPE.changed(batch=1), RECIPE.players(0), Engine(), potential=True)
+    assert found["slope"] > 0
+    with pytest.raises(InputError, match="at least 2 held-out images, got 1"):
+        HeldOut(digits, digits.take(slice(0, 1)))
+
+
+def test_batch_normalisation_keeps_its_statistics(digits):
+    recipe = replace(
+        RECIPE, objective=NonSaturating(), critic=DCGAN(width=8, critic_norm="batch"), generator=DCGAN(width=8)
+    )
+    held, players = HeldOut.tenth(digits, 32), recipe.players(0)
+    before = copy.deepcopy([players.critic.state_dict(), players.generator.state_dict(), players.average.state_dict()])
+    measured(held, recipe, players, Engine(), potential=False)
+    after = [players.critic.state_dict(), players.generator.state_dict(), players.average.state_dict()]
+    for old, new in zip(before, after):
+        assert all(torch.equal(old[name], new[name]) for name in old)
+
+
+def test_a_diverging_run_is_the_guards_with_held_out_images_too(digits, tmp_path):
+    recipe = replace(RECIPE, rules=replace(RULES, critic_optimiser=Optimiser("sgd", lr=1e38)))
+    with pytest.raises(RuntimeError, match="diverged"):
+        run_of(tmp_path / "run", recipe, HeldOut.tenth(digits, 32), measure=1, log=1, checkpoint=2)
+    assert len([line for line in Run.open(tmp_path / "run").metrics() if "rollback" in line]) == 3

@@ -130,6 +130,8 @@ def test_the_kernel_distance_is_that_of_scikit_learns_kernel_and_of_torchmetrics
     assert squared_mmd(a, b) == pytest.approx(expected, rel=1e-10)
     ours = kernel_distance(a, b, subsets=3, size=10_000)
     assert (ours.size, ours.subsets) == (300, 3)
+    once = kernel_distance(a[:300], b, subsets=50, size=10_000)  # all of both: nothing to spread
+    assert (once.subsets, once.std, once.mean) == (1, None, squared_mmd(a[:300], b))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         theirs = KernelInceptionDistance(feature=Given(), subsets=1, subset_size=300).set_dtype(F64)

@@ -115,7 +115,8 @@ running: set[subprocess.Popen] = set()
 def end(process: subprocess.Popen) -> None:
     """End a process of a cell, and its children."""
     if os.name == "posix":
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it may have ended by itself
+            os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
     process.wait()

@@ -52,7 +52,7 @@ def run(
             left.append(number)
     if left:
         jobs = {number: (experiment, cells[number], context, paths[number]) for number in left}
-        many = side_by_side.here(jobs, workers) if scheduler is None else side_by_side.there(jobs, scheduler)
+        many = side_by_side.here(jobs, workers) if scheduler is None else side_by_side.there(jobs, scheduler, force)
         for number, row in many:
             told(number, row, True)
     return [rows[number] for number in range(len(cells))]

@@ -44,7 +44,7 @@ def _stop(left: Mapping[Future, int]) -> None:
         wait(left, timeout=0.1)
 
 
-def there(jobs: Mapping[int, Job], address: str) -> Iterator[tuple[int, Row]]:
+def there(jobs: Mapping[int, Job], address: str, force: bool = False) -> Iterator[tuple[int, Row]]:
     """Rows as they come, measured by the workers of the Dask scheduler at an address; a worker that dies has its cell done by another.
 
     Every worker must see the data and the folder of the rows under the same paths. Raises InputError where Dask is not installed or there is
@@ -55,7 +55,7 @@ def there(jobs: Mapping[int, Job], address: str) -> Iterator[tuple[int, Row]]:
         from distributed.scheduler import KilledWorker
 
         futures = {
-            client.submit(_measured, one, cell, context, str(path.absolute()), pure=False): number
+            client.submit(_measured, one, cell, context, str(path.absolute()), force, pure=False): number
             for number, (one, cell, context, path) in jobs.items()
         }
         try:
@@ -74,10 +74,10 @@ def there(jobs: Mapping[int, Job], address: str) -> Iterator[tuple[int, Row]]:
             client.cancel(list(futures))
 
 
-def _measured(experiment: Experiment, cell: Any, context: Context, path: str) -> Row:
-    """What a worker does: a row that another worker left before it died is taken as it is."""
+def _measured(experiment: Experiment, cell: Any, context: Context, path: str, force: bool) -> Row:
+    """What a worker does: a row that another worker left before it died is taken as it is, unless all are to be measured again."""
     place = Path(path)
-    return apart.finished(place) or apart.measure_apart(experiment, cell, context, place)
+    return (None if force else apart.finished(place)) or apart.measure_apart(experiment, cell, context, place)
 
 
 @contextmanager

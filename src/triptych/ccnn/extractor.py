@@ -62,7 +62,7 @@ class CCNNExtractor:
 
 def kept_extractor(images: Images, seed: int = 0) -> CCNNExtractor:
     """The ``default_extractor`` of images, trained once and kept in the cache folder. Raises InputError as that does."""
-    key = hashlib.sha256(f"1 {seed} {images.checksum()}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"2 {seed} {images.checksum()}".encode()).hexdigest()[:16]
     place = cache.folder() / "extractors" / key
     if not (place / "name.json").is_file():
         found = default_extractor(images, seed)
@@ -95,5 +95,6 @@ def default_extractor(images: Images, seed: int = 0) -> CCNNExtractor:
     gap = float(classifier.relative_gap_[-1])
     side = " x ".join(map(str, x.shape[2:]))
     return CCNNExtractor(
-        classifier, f"CCNN of {len(labels.unique())} classes, {len(chosen):,} images of {side}, certified gap {gap:.0e}"
+        classifier,
+        f"CCNN of {len(labels.unique())} classes, {len(chosen):,} images of {side} ({images.checksum()[:8]}), certified gap {gap:.0e}",
     )

@@ -45,7 +45,8 @@ def neighbours(
         found[by.name] = {"distances": distances.tolist(), "images": indices.tolist()}
     out = judged.run.folder / "neighbours.png" if out is None else out
     store.write_bytes(out, grid_png(*in_rows(rows)))
-    keep(judged.run.folder, NEIGHBOURS, {**entry, "by": found}, ("step", "seed", "n", "data", "crop"))
+    kept = {**entry, "by": found, "picture": out.name}
+    keep(judged.run.folder, NEIGHBOURS, kept, ("step", "seed", "n", "data", "crop"))
     spaces = " and ".join(found)
     where = "" if window is None else f", in the crop {crop}"
     text = f"wrote {out}: {n} generated images in the first row, below them their {k} nearest of {len(images):,} by {spaces}{where}"
@@ -62,7 +63,7 @@ def audited(
     whole("shift", shift, low=0)
     judged = Judged.open(folder, drawn.checkpoint)
     train, unseen = judged.apart(judging.data, held_out)
-    by = extractor(voice, judging, train)
+    by = extractor(voice, judging, _together(train, unseen))  # features must not know which images were trained on
     n = count("n", judging.n, 1 << 20, 1000)
     made = judged.generated(voice, n, drawn.seed)
     pool = train.pixels, unseen.pixels
@@ -73,7 +74,12 @@ def audited(
     out = judged.run.folder / "audit.png" if out is None else out
     worst = min(found.spaces, key=lambda space: space.p_value)
     store.write_bytes(out, _picture(worst, made, *pool))
-    keep(judged.run.folder, AUDIT, entry, ("step", "seed", "samples", "data", "train", "held_out"))
+    keep(
+        judged.run.folder,
+        AUDIT,
+        {**entry, "picture": out.name},
+        ("step", "seed", "samples", "data", "train", "held_out"),
+    )
     if not json:
         rows = [
             (
@@ -94,6 +100,14 @@ def audited(
         voice.say(found.verdict())
     text = f"wrote {out}: each row a generated image, its nearest training image, its nearest held-out image, by {worst.name}"
     voice.finish({"run": str(folder), "out": str(out), **entry}, text)
+
+
+def _together(train: Images, unseen: Images) -> Images:
+    """Both sets as one, with labels where both have the same classes."""
+    pixels = torch.cat([train.pixels, unseen.pixels])
+    if train.labels is None or unseen.labels is None or train.classes != unseen.classes:
+        return Images(pixels)
+    return Images(pixels, torch.cat([train.labels, unseen.labels]), train.classes)
 
 
 def recovered(
@@ -129,7 +143,7 @@ def recovered(
     shown = min(n, SHOWN)
     rows = [x for images, one in zip(chosen, found) for x in (images.pixels[:shown], one.images[:shown])]
     store.write_bytes(out, grid_png(torch.cat(rows), shown))
-    keep(judged.run.folder, RECOVERED, entry, ("step", "seed", "data", "n", "steps"))
+    keep(judged.run.folder, RECOVERED, {**entry, "picture": out.name}, ("step", "seed", "data", "n", "steps"))
     text = (
         f"median error of {n} training pictures {entry['train_error']:.1f}, of {n} held-out ones {entry['held_out_error']:.1f} grey levels "
         f"(p = {entry['p_value']:.3g} that training pictures are no easier)\n"

@@ -34,11 +34,6 @@ def exported(folder: Path, onnx: Path | None, out: Path | None, drawn: Drawn, js
         check_place("folder", out)
     recipe, generator = load_generator(folder, drawn.checkpoint)
     said, facts = [], {"run": str(folder), "onnx": None, "folder": None, "difference": None}
-    if out is not None:
-        about = _about(Run.open(folder), drawn.checkpoint)
-        save_pretrained(out, recipe, generator, card=card(recipe, about), about=about)
-        said.append(f"wrote {out}: model.safetensors, config.json and a model card")
-        facts["folder"] = str(out)
     if onnx is not None:
         from triptych.gan.onnx import export_onnx
 
@@ -49,6 +44,11 @@ def exported(folder: Path, onnx: Path | None, out: Path | None, drawn: Drawn, js
             f"wrote {onnx}: images in [0, 1]; onnxruntime and torch differ by at most {facts['difference']:.1g}"
         )
         facts["onnx"] = str(onnx)
+    if out is not None:
+        about = _about(Run.open(folder), drawn.checkpoint)
+        save_pretrained(out, recipe, generator, card=card(recipe, about), about=about)
+        said.append(f"wrote {out}: model.safetensors, config.json and a model card")
+        facts["folder"] = str(out)
     voice.finish(facts, "\n".join(said))
 
 
@@ -85,6 +85,8 @@ def _about(run: Run, step: int | None) -> dict[str, Any]:
         "seed": run.config["seed"],
         "data": data,
         "verdict": verdict(run.metrics()).text,
+        "held_out": (run.config.get("held_out") or {}).get("images"),
+        "imported": run.config.get("imported"),
         "scores": _list(run.folder / SCORES),
         "audits": _list(run.folder / AUDIT),
         "versions": (run.environments() or [{}])[-1].get("libraries", {}),
@@ -102,13 +104,14 @@ def card(recipe: Recipe, about: Mapping[str, Any]) -> str:
     lines = [
         f"# {recipe.name}: images of {shape}",
         "",
-        f"A generator trained by Triptych's recipe `{recipe.name}` ({recipe.follows}), {about['step']:,} generator steps, seed {about['seed']}.",
+        _origin(recipe, about),
         "",
         "## Data",
         "",
         f"{data.get('name', 'not known')}, {data.get('images', 'an unknown number of')} images"
         + (f", {len(data['classes'])} classes" if data.get("classes") else "")
-        + f"; checksum {data.get('checksum', 'not known')}.",
+        + f"; checksum {data.get('checksum', 'not known')}."
+        + (f" {about['held_out']:,} images were held out." if about["held_out"] else ""),
         "",
         "## Use",
         "",
@@ -129,6 +132,15 @@ def card(recipe: Recipe, about: Mapping[str, Any]) -> str:
         *_audits(about["audits"]),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _origin(recipe: Recipe, about: Mapping[str, Any]) -> str:
+    if about["imported"]:
+        return f"A generator of {recipe.follows}, imported from {about['imported']}; how it was trained is not known."
+    return (
+        f"A generator trained by Triptych's recipe `{recipe.name}` ({recipe.follows}), {about['step']:,} generator steps, seed "
+        f"{about['seed']}."
+    )
 
 
 def _scores(entries: Sequence[Mapping[str, Any]]) -> list[str]:

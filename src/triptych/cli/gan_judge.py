@@ -44,8 +44,10 @@ class Judged:
         recipe, generator = load_generator(folder, step)
         return cls(run, recipe, Sampler(recipe, generator), step_of(run.checkpoint(step)))
 
-    def images(self, data: str | None, split: str | None = None) -> Images:
-        """Images read as the run's own were: by default those that it was trained with, all of them. Raises InputError."""
+    def images(self, data: str | None, split: str | None = None, prefer: str = "train") -> Images:
+        """Images read as the run's own were: by default those that it was trained with, all of them; of others a split, where none is named
+        the preferred one if there is one. Raises InputError.
+        """
         told = self.run.config.get("data", {})
         if data is None:
             data = told.get("path")
@@ -53,18 +55,23 @@ class Judged:
                 raise InputError(f"data must be named, as {self.run.folder} does not say what it was trained on")
             split, limit = told.get("split"), told.get("limit")
         else:
-            split, limit = split or ("train" if "train" in splits(data) else None), None
-        images = load(data, side=told.get("side"), fit=told.get("fit") or "crop", split=split, limit=limit)
+            split, limit = split or (prefer if prefer in splits(data) else None), None
+        side = told.get("side")
+        if side is None and len(set(self.recipe.shape[1:])) == 1 and "side" not in told:
+            side = self.recipe.shape[1]  # an imported run says of no images how they were read
+        images = load(data, side=side, fit=told.get("fit") or "crop", split=split, limit=limit)
         if images.shape[1:] != self.recipe.shape:
             got, expected = (" x ".join(map(str, shape)) for shape in (images.shape[1:], self.recipe.shape))
             raise InputError(f"images of {data} must be of {expected}, as the run's are, got {got}")
+        if self.recipe.classes and list(images.classes) != list(told.get("classes", images.classes)):
+            raise InputError(f"images of {data} must have the classes of the run, {', '.join(told['classes'][:10])}")
         return images
 
     def apart(self, data: str | None, held_out: str | None) -> tuple[Images, Images]:
         """Images that the run was trained on, and images that it was not. Raises InputError where there are none of these."""
         images, told = self.images(data), self.run.config.get("held_out")
         if held_out is not None:
-            other = self.images(held_out, "test" if "test" in splits(held_out) else None)
+            other = self.images(held_out, prefer="test")
             index = (
                 None if data is not None or not told or told["checksum"] else HeldOut.tenth(images, self.recipe.batch)
             )
@@ -72,11 +79,22 @@ class Judged:
         if not told:
             raise InputError("held-out must name images that the run was not trained on, as it held out none itself")
         if told["checksum"]:
-            return images, self.images(told["from"], None)
+            other = self.images(told["from"], prefer="test")
+            self._same(other, told["checksum"], told["from"])
+            return images, other
         found = HeldOut.tenth(images, self.recipe.batch)
-        if data is not None or found is None or found.count != told["images"]:
+        if data is not None or found is None:
             raise InputError("held-out must be named where other data are than those of the run")
+        self._same(images, self.run.config["data"]["checksum"], self.run.config["data"]["path"])
         return images.take(found.train_index), images.take(found.index)  # pyright: ignore[reportArgumentType]
+
+    def _same(self, images: Images, checksum: str, place: str) -> None:
+        """Refuse images that are others than those that the run had: what was held out can then not be told."""
+        if f"sha256:{images.checksum()}" != checksum:
+            raise InputError(
+                f"{place} must hold the images that the run had, but it holds others now; name training images by --data and others by "
+                "--held-out"
+            )
 
     def generated(self, voice: Console, n: int, seed: int) -> Tensor:
         """The first n images of a seed."""
@@ -172,7 +190,12 @@ def some(images: Images, n: int, seed: int) -> Tensor:
 def known(folder: Path, name: str) -> list[dict[str, Any]]:
     """The entries of a JSON list in a run folder; none where there is no file."""
     path = folder / name
-    return store.read_json(path) if path.is_file() else []
+    if not path.is_file():
+        return []
+    found = store.read_json(path)
+    if not isinstance(found, list) or not all(isinstance(one, dict) and "step" in one for one in found):
+        raise InputError(f"{path} must be what `triptych gan` wrote, but it is something else; remove it")
+    return found
 
 
 def keep(folder: Path, name: str, entry: dict[str, Any], same: Sequence[str]) -> None:

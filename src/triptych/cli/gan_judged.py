@@ -25,7 +25,7 @@ def _read(folder: Path, name: str) -> list[Mapping[str, Any]]:
         raise InputError(
             f"{path} must be what `triptych gan` wrote, but it is something else; remove it and make it again"
         )
-    return sorted(found, key=lambda one: one["step"])
+    return found
 
 
 def _scores(entries: Sequence[Mapping[str, Any]]) -> list[Section]:
@@ -34,6 +34,7 @@ def _scores(entries: Sequence[Mapping[str, Any]]) -> list[Section]:
     kinds = list(dict.fromkeys((e["extractor"], e["n"], e["data"]) for e in entries))
     for extractor, n, data in kinds:
         those = [e for e in entries if (e["extractor"], e["n"], e["data"]) == (extractor, n, data)]
+        those.sort(key=lambda e: e["step"])
         names = list(dict.fromkeys(name for e in those for name in e["scores"]))
         rows = [
             [Entry(f"{e['step']:,}"), *(_score(name, e["scores"].get(name), those) for name in names)] for e in those
@@ -56,7 +57,7 @@ def _score(name: str, score: Mapping[str, Any] | None, those: Sequence[Mapping[s
 
 def _neighbours(folder: Path) -> list[Section]:
     entries, picture = _read(folder, NEIGHBOURS), folder / "neighbours.png"
-    if not entries or not picture.is_file():
+    if not entries or not picture.is_file() or entries[-1].get("picture") != picture.name:
         return []
     last = entries[-1]
     spaces = " and by ".join(last["by"])
@@ -87,7 +88,7 @@ def _audits(folder: Path) -> list[Section]:
         Text(f"{last['verdict'].capitalize()}."),
         Table(headers, rows, note=note),
     ]
-    if picture.is_file():
+    if picture.is_file() and entries[-1].get("picture") == picture.name:
         caption = (
             "Rows: a generated image, its nearest training image, its nearest held-out image; most suspicious first."
         )
@@ -115,7 +116,7 @@ def _recovered(folder: Path) -> list[Section]:
     headers = ["step", "pictures of each", "median error, training", "held out", "p"]
     note = "Root mean square in grey levels of the best z that was found; p by a one-sided Mann-Whitney test, small says fitted to training."
     sections: list[Section] = [Heading("Pictures found again"), Table(headers, rows, note=note)]
-    if picture.is_file():
+    if picture.is_file() and entries[-1].get("picture") == picture.name:
         caption = "Rows: training pictures, what the generator makes most like them, held-out pictures, what it makes of those."
         sections.append(Picture(picture.read_bytes(), "Pictures and what the generator makes of them", caption=caption))
     return sections

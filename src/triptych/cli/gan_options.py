@@ -34,8 +34,8 @@ class Reading:
     mirror
         Flip half of the images left to right, each time anew.
     held_out
-        Images to measure the run on and never to train on: a file or folder, read as `--data` is; a tenth of the images where none is
-        given; none trains on all.
+        Images to measure the run on and never to train on: a file or folder, read as `--data` is, of which the test split if there is
+        one; a tenth of the images where none is given; none trains on all.
     """
 
     data: str | None = None
@@ -168,7 +168,7 @@ class Judging:
         How many generated images, and of real ones as many.
     features
         ccnn: a certified network trained on the images' own labels, on the embedded digits where they have none; pixels; inception or
-        vgg, whose `--weights` must be given.
+        vgg.
     weights
         A .safetensors or .pth file of Inception-v3 or VGG-16, in the names of torchvision; what `triptych data fetch` brought where none is
         given.

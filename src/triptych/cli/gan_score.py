@@ -8,7 +8,7 @@ from torch import Tensor
 
 from triptych.check import InputError, nearest
 from triptych.cli.console import console
-from triptych.cli.gan_judge import Judged, count, extractor, features, keep, named, some
+from triptych.cli.gan_judge import Judged, count, extractor, features, keep, known, named, some
 from triptych.cli.gan_judged import SCORES
 from triptych.cli.gan_options import Drawn, Judging
 from triptych.metrics.features import Moments, Seen
@@ -101,6 +101,7 @@ def scored(folder: Path, judging: Judging, metrics: str | None, drawn: Drawn, js
     """Score a run, and keep the scores in its folder. Raises InputError."""
     voice, wanted = console(json), _wanted(metrics)
     judged = Judged.open(folder, drawn.checkpoint)
+    known(judged.run.folder, SCORES)  # refuses a damaged one before anything is computed
     images = judged.images(judging.data, judging.split)
     n = count("n", judging.n, len(images), USUAL)
     by = extractor(voice, judging, images)

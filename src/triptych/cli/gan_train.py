@@ -15,7 +15,7 @@ from triptych.cli.gan_wish import NONE, TENTH, UNLABELLED, Wish
 from triptych.cli.place import check_place
 from triptych.data import load
 from triptych.data.folder import Folder
-from triptych.data.recognise import recognise
+from triptych.data.recognise import recognise, splits
 from triptych.data.shards import mapped
 from triptych.engine import Engine, start
 from triptych.gan import checkpoint
@@ -113,16 +113,17 @@ def apart(voice: Console, wish: Wish, images: Images, recipe: Recipe) -> tuple[W
         if found is None and wish.run is None:
             voice.warn("note: too few images to hold out a tenth, so that nothing is measured while they train")
         return replace(wish, reading=replace(wish.reading, held_out=TENTH if found else NONE)), found
-    other = replace(wish, reading=replace(wish.reading, data=named, split=None, limit=None))
-    return wish, HeldOut(images, other_images(voice, other, recipe))
+    split = "test" if "test" in splits(str(named)) else None
+    other = replace(wish, reading=replace(wish.reading, data=named, split=split, limit=None))
+    return wish, HeldOut(images, other_images(voice, other, recipe, images.classes))
 
 
-def other_images(voice: Console, wish: Wish, recipe: Recipe) -> Images:
+def other_images(voice: Console, wish: Wish, recipe: Recipe, classes: tuple[str, ...]) -> Images:
     """Images read as those of a run are, labelled where it is. Raises InputError."""
     with _decoding(voice, str(wish.reading.data)) as progress:
         data, fit = str(wish.reading.data), wish.reading.fit or "crop"
         images = mapped(data, side=wish.reading.side, fit=fit, split=wish.reading.split, limit=None, progress=progress)
-    if recipe.classes and (images.labels is None or len(images.classes) != recipe.classes):
+    if recipe.classes and (images.labels is None or images.classes != classes):
         raise InputError(f"held-out images must have the {recipe.classes} classes of the training images")
     return images
 

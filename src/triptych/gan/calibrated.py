@@ -7,6 +7,7 @@ A critic under a gradient penalty is steeper than 1, and its gap is too large by
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from triptych.check import InputError
 from triptych.gan.draw import Draw
@@ -29,6 +30,13 @@ class Estimate:
     n: int
 
 
+def slopes_between(critic: Critic, real: Batch, fake: Batch, draw: Draw) -> Tensor:
+    """‖∇D(x̂)‖ of each pair at a random point between its images, float64 (n,)."""
+    alpha = draw.uniform("alpha", (1,) * (real.images.dim() - 1), like=real.images)
+    between = real.images + alpha * (fake.images - real.images)
+    return gradient_norms(critic, Batch(between, real.labels, draw.named("between"))).detach().double()
+
+
 def wasserstein_estimate(critic: Critic, real: Batch, fake: Batch, draw: Draw) -> Estimate:
     """The estimate on as many real as generated images, real ones best held out: on those it was trained on a critic is too sure.
 
@@ -43,9 +51,7 @@ def wasserstein_estimate(critic: Critic, real: Batch, fake: Batch, draw: Draw) -
     with torch.no_grad():
         d_real, d_fake = critic(real).value.double(), critic(fake).value.double()
     gap, spread = float(d_real.mean() - d_fake.mean()), float(((d_real.var() + d_fake.var()) / n).sqrt())
-    alpha = draw.uniform("alpha", (1,) * (real.images.dim() - 1), like=real.images)
-    between = real.images + alpha * (fake.images - real.images)
-    slope = float(gradient_norms(critic, Batch(between, real.labels, draw.named("between"))).detach().double().mean())
+    slope = float(slopes_between(critic, real, fake, draw).mean())
     if not slope > 0:
         raise InputError(
             "the critic is flat between real and generated images, so that its gap has no unit; train it first"

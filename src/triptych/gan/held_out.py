@@ -4,6 +4,7 @@ far generated images are, how varied.
 
 import copy
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from triptych.check import InputError, whole
 from triptych.engine import Engine
-from triptych.gan.calibrated import wasserstein_estimate
+from triptych.gan import checkpoint
+from triptych.gan.calibrated import slopes_between
 from triptych.gan.draw import Draw
 from triptych.gan.game import Batch, scorer
 from triptych.gan.recipe import Recipe
@@ -45,6 +47,8 @@ class HeldOut:
         return cls(images, images, order[count:].sort().values, order[:count].sort().values)
 
     def __post_init__(self) -> None:
+        if self.count < 2:
+            raise InputError(f"there must be at least 2 held-out images, got {self.count}; name others, or none")
         if self.train.shape[1:] != self.images.shape[1:]:
             shapes = [" x ".join(map(str, one.shape[1:])) for one in (self.images, self.train)]
             raise InputError(f"held-out images must be of the training images' shape, {shapes[1]}, got {shapes[0]}")
@@ -69,8 +73,11 @@ def measured(
 
     ``train_gap``, ``held_out_gap``: E D(x) - E D(x̃) on real images that were trained on, and that were not; ``gap_error`` the
     standard error of their difference. ``variety``: the median distance of a generated image to the nearest other one, over that of
-    real images, on 16 pixels. Where the critic is a ``potential``: ``slope`` and ``wasserstein``, the estimate on held-out images.
+    real images, on 16 pixels. Where the critic is a ``potential``: ``slope`` and ``wasserstein``, the estimate on held-out images, unless
+    it is flat. Nothing is measured of networks that are not finite, which are the guard's; what is not finite is left out.
     """
+    if checkpoint.unsound(checkpoint.taken(players, {}).tensors):
+        return {}
     n = min(n, held_out.count, len(held_out.train if held_out.train_index is None else held_out.train_index))
     n -= n % min(n, recipe.batch)  # whole batches: of other sizes batch normalisation makes another critic
     draw = Draw(players.noise_seed, players.step, 0, n, "held out/")
@@ -78,7 +85,7 @@ def measured(
     critic, generator = (
         copy.deepcopy(network).requires_grad_(False) for network in (players.critic, players.generator)
     )
-    fakes, values, estimates = [], {"train": [], "held out": [], "fake": []}, []
+    fakes, values, slopes = [], {"train": [], "held out": [], "fake": []}, []
     score, size = scorer(critic), min(n, recipe.batch)
     for first in range(0, n, size):
         part = draw.part(first, size)
@@ -90,12 +97,12 @@ def measured(
                 values[name].append(score(batch).value.double())
         fakes.append(fake.images.float())
         if potential:
-            estimates.append(wasserstein_estimate(score, unseen, fake, part))
-    return {
-        **_gaps({name: torch.cat(parts) for name, parts in values.items()}),
-        "variety": variety(torch.cat(fakes), reals["held out"].images.float()),
-        **_estimate(estimates),
-    }
+            slopes.append(slopes_between(score, unseen, fake, part))
+    found = _gaps({name: torch.cat(parts) for name, parts in values.items()})
+    found["variety"] = variety(torch.cat(fakes), reals["held out"].images.float())
+    if slopes and (slope := float(torch.cat(slopes).mean())) > 0:
+        found |= {"slope": slope, "wasserstein": found["held_out_gap"] / slope}
+    return {name: value for name, value in found.items() if isfinite(value)}
 
 
 def variety(fake: Tensor, real: Tensor) -> float:
@@ -128,11 +135,3 @@ def _gaps(values: dict[str, Tensor]) -> dict[str, float]:
         "held_out_gap": float(unseen.mean() - fake.mean()),
         "gap_error": float(error),
     }
-
-
-def _estimate(parts: list) -> dict[str, float]:
-    """The slope and the estimate of all parts, which are of one size."""
-    if not parts:
-        return {}
-    slope, gap = (sum(getattr(part, name) for part in parts) / len(parts) for name in ("slope", "gap"))
-    return {"slope": slope, "wasserstein": gap / slope}

@@ -102,7 +102,7 @@ def _best(search: _Search, draw: Draw) -> tuple[Tensor, float]:
     ends = [search.from_start(z) for z in search.sampler.latent.sample(draw, like=like)]
     with torch.no_grad():
         errors = torch.stack([search.error(z) for z in ends])
-    best = int(errors.argmin())
+    best = int(errors.nan_to_num(nan=torch.inf).argmin())
     return ends[best].double().cpu(), 255 * float(errors[best]) ** 0.5
 
 

@@ -9,6 +9,7 @@ LAST = 5  # measurements that speak for the end of a run
 COLLAPSED = 0.15  # of the variety of real images
 LEARNED = 0.3  # of the training gap that held-out images do not show
 SURE = 4.0  # standard errors
+NEEDED = {"variety", "train_gap", "held_out_gap", "gap_error"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def verdict(lines: Sequence[Mapping[str, Any]]) -> Verdict:
             "divergence",
             f"The run diverged {times}, last at step {last['from']:,}: {last['reason']}. Try smaller rates.",
         )
-    seen = [line for line in lines if "variety" in line][-LAST:]
+    seen = [line for line in lines if line.keys() >= NEEDED][-LAST:]
     if not seen:
         return Verdict("unknown", "Nothing was measured on held-out images, so that nothing can be said of the run.")
     spread = median(line["variety"] for line in seen)

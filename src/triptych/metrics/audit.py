@@ -3,7 +3,7 @@
 Where training and held-out images are a random split of one set, and the generator has learned their law and not the images, nothing
 tells which of them were trained on: labels drawn anew are as good as the true ones. So they are drawn anew, and the p-value is the
 share of them under which samples are as much nearer to "training" images as they are in truth. That holds for every n, law and
-distance, for blurred samples as for sharp ones, and whatever several samples have in common (Fisher, 1935; Phipson & Smyth, 2010).
+distance that does not know which images were trained on, for blurred samples as for sharp ones, and whatever several samples have in common (Fisher, 1935; Phipson & Smyth, 2010).
 Distances to the training set alone do not tell blur from copying, nor do they have a null (Gulrajani, Raffel & Metz, 2019).
 """
 
@@ -211,11 +211,11 @@ def audit(
     p = _p_values(table)
     least = p.min(1).values
     together = float((least <= least[0]).double().mean())
-    spaces = tuple(
-        found.space(comparison.name, float(p[0, i]), truth)
-        for i, (comparison, found) in enumerate(zip(comparisons, lists))
-    )
-    return Audit(together, spaces, len(samples), len(train), len(held_out), draws)
+    spaces = []
+    for i, (comparison, found) in enumerate(zip(comparisons, lists)):
+        nearest_of = (comparison.nearest(samples, train, 1), comparison.nearest(samples, held_out, 1))
+        spaces.append(found.space(comparison.name, float(p[0, i]), truth, *nearest_of))
+    return Audit(together, tuple(spaces), len(samples), len(train), len(held_out), draws)
 
 
 def _images(name: str, given: Tensor, like: Tensor) -> None:
@@ -265,21 +265,20 @@ class _List:
         place = torch.where(found.any(1), found.byte().argmax(1), found.shape[1] - 1)
         return place, self.distances.gather(1, place[:, None])[:, 0]
 
-    def space(self, name: str, p_value: float, truth: Tensor) -> InSpace:
-        """What the true labels say."""
-        found, count = truth[self.indices], int(truth.sum())
-        (i, near), (j, far) = self._first(found), self._first(~found)
-        ratio = self.ratios(truth)
-        train, held_out = (self.indices.gather(1, place[:, None])[:, 0] for place in (i, j))
+    def space(
+        self, name: str, p_value: float, truth: Tensor, train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor]
+    ) -> InSpace:
+        """What the true labels say, with the nearest images of each set, which the list may lack."""
+        near, far = train[0][:, 0].double(), held_out[0][:, 0].double()
         return InSpace(
             name=name,
             p_value=p_value,
-            statistic=float(ratio.mean()),
-            nearer=float(found[:, 0].double().mean()),
-            expected=count / len(truth),
-            ratio=ratio,
-            train=train.clamp_max(count - 1),
-            held_out=(held_out - count).clamp_min(0),
+            statistic=float(self.ratios(truth).mean()),
+            nearer=float(truth[self.indices[:, 0]].double().mean()),
+            expected=int(truth.sum()) / len(truth),
+            ratio=((far + self.least) / (near + self.least)).log(),
+            train=train[1][:, 0],
+            held_out=held_out[1][:, 0],
             train_distance=near,
             held_out_distance=far,
         )

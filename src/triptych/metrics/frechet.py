@@ -1,8 +1,11 @@
 """The Fréchet distance of two Gaussians with the moments of features: FID where the features are Inception's."""
 
+from math import isfinite
+
 import torch
 from torch import Tensor
 
+from triptych.check import InputError
 from triptych.metrics.features import Moments, same_width
 
 
@@ -18,8 +21,10 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     root = _root(A)
     inner = root @ B @ root
     cross = torch.linalg.eigvalsh((inner + inner.T) / 2).clamp_min(0).sqrt().sum()
-    distance = (a.mean - b.mean).square().sum() + A.trace() + B.trace() - 2 * cross
-    return max(0.0, float(distance))
+    distance = float((a.mean - b.mean).square().sum() + A.trace() + B.trace() - 2 * cross)
+    if not isfinite(distance):
+        raise InputError("the moments must be finite, but their distance is not")
+    return max(0.0, distance)
 
 
 def _root(A: Tensor) -> Tensor:

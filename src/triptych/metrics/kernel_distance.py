@@ -25,10 +25,13 @@ class KernelDistance:
 def kernel_distance(a: Tensor, b: Tensor, *, subsets: int = SUBSETS, size: int = SIZE, seed: int = 0) -> KernelDistance:
     """KID of features (n, d), (m, d): ``squared_mmd`` of ``subsets`` random subsets of ``size`` rows of each.
 
-    Bińkowski et al., ICLR 2018, section 4: kernel (x · y / d + 1)³. ``size`` is cut to the rows that there are. Raises InputError.
+    Bińkowski et al., ICLR 2018, section 4: kernel (x · y / d + 1)³. ``size`` is cut to the rows that there are; where that is all of both
+    there is one subset, and no spread. Subsets overlap, so that of few rows the spread is too small. Raises InputError.
     """
     a, b = _pair(a, b)
     size = min(whole("size", size, low=2), len(a), len(b))
+    if size == len(a) == len(b):  # every subset would be all there is
+        return KernelDistance(_squared_mmd(a, b), None, 1, size)
     rng, found = torch.Generator().manual_seed(whole("seed", seed, low=0)), []
     for _ in range(whole("subsets", subsets)):
         i, j = (torch.randperm(len(x), generator=rng)[:size] for x in (a, b))

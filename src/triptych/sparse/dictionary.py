@@ -158,7 +158,7 @@ class ConvDictionary:
         if len(self.size) == 1 or codes.is_cuda or codes.dtype != torch.float32 or self.channels > FEW:
             return _TRANSPOSED[len(self.size)](codes, atoms, stride=self.stride)
         patches = atoms.flatten(1).T @ codes.flatten(2)
-        reach = [(M - 1) * self.stride + n for M, n in zip(codes.shape[2:], self.size)]
+        reach = tuple((M - 1) * self.stride + n for M, n in zip(codes.shape[2:], self.size))
         return F.fold(patches, reach, self.size, stride=self.stride)
 
     def _alone(self, shape: Sequence[int]) -> bool:

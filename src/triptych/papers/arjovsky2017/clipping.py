@@ -70,7 +70,9 @@ def recipe_of(cell: Cell, shape: tuple[int, ...], width: int) -> "Recipe":
     if cell.game == "dcgan":
         return dcgan(shape, width=width).changed(batch=64)
     assert cell.clip is not None
-    base = wgan(shape, width=width).changed(objective=Wasserstein(clip=cell.clip, long_until=0, long_every=0))
+    base = wgan(shape, width=width).changed(
+        objective=Wasserstein(clip=cell.clip, long_until=0, long_every=0, clip_when="after")
+    )
     return base if cell.game == "wgan" else base.changed(generator=MLP(generator_widths=(8 * width,) * 4))
 
 
@@ -96,8 +98,8 @@ def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any
         curve["estimate"].append(0.6931471805599453 - loss / 2 if cell.game == "dcgan" else moment.parts["gap"])
         curve["kid"].append(yardstick.scores(drawn(recipe, players, size.images))["kid"])
     assert moment is not None
-    half = len(curve["step"]) // 4  # the critic is far from its optimum at first
-    found: Any = spearmanr(curve["estimate"][half:], curve["kid"][half:])
+    first = len(curve["step"]) // 4  # the critic is far from its optimum at first
+    found: Any = spearmanr(curve["estimate"][first:], curve["kid"][first:])
     correlation = float(found.statistic)
     metrics = {
         "correlation": correlation if correlation == correlation else None,
@@ -122,7 +124,7 @@ def at_ends(critic: "nn.Module", clip: float) -> float:
 
 
 def slope_ratio(critic: "nn.Module") -> float | None:
-    """How much smaller the mean weight gradient of the last layer's norm is than the first layer's: of norms, last over first."""
+    """Root mean square of the gradient by the last layer's weights over that by the first's, after the last backward pass."""
     layers = [p for p in critic.parameters() if p.dim() > 1 and p.grad is not None]
     if len(layers) < 2:
         return None
@@ -164,9 +166,9 @@ def render(rows: Sequence[Row]) -> list[Section]:
         sections.append(Curves(series, f"{label}: estimate and quality", "generator step", "share of the largest"))
         samples = first[key].artefact("pictures")["samples"].numpy()
         tiles.append(Picture(figure.images(samples, columns=8), f"samples of {label}", label))
-    clipped = [(label, first[key].artefact("histogram")) for key, label in labels.items() if key[1] is not None]
+    clipped = [(label, key[1], first[key].artefact("histogram")) for key, label in labels.items() if key[1] is not None]
     if clipped:
-        series = [Series(label, _relative(told["x"]), told["share"]) for label, told in clipped]
+        series = [Series(label, [x / clip for x in told["x"]], told["share"]) for label, clip, told in clipped]
         sections.append(Curves(series, "The critic's weights at the end", "weight over the bound", "share"))
     return [*sections, Gallery(tiles, "Samples at the end, not chosen by hand")] if tiles else sections
 

@@ -72,7 +72,7 @@ def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any
     assert apart.train_index is not None
     assert apart.index is not None
     train, held_out = images.take(apart.train_index), images.take(apart.index)
-    steps = max(1, round(cell.passes * len(train) / (2 * size.batch)))  # a batch a player
+    steps = max(1, round(cell.passes * len(train) / size.batch))  # the critic sees a batch a step
     recipe = dcgan(images.shape[1:], width=size.width, images=len(train))
     recipe = recipe.changed(batch=size.batch, steps=steps)
     players = recipe.players(context.seed, Engine(device=torch.device(context.device)))
@@ -165,7 +165,7 @@ EXPERIMENT = Experiment(
     name="radford2016.passes",
     paper=PAPER,
     shows="Figures 2 to 4: images after one pass and after five, whether they are copies, a walk between them",
-    version=1,
+    version=2,
     cells=cells,
     measure=measure,
     render=render,
