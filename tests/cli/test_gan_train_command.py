@@ -57,7 +57,8 @@ def test_a_run_is_trained_and_says_so(tmp_path, said):
     assert [line["step"] for line in Run.open(tmp_path / "r").metrics()] == [1, 2, 3]
     (env,) = Run.open(tmp_path / "r").environments()
     assert env["command"] == (
-        "triptych gan train wgan-gp --out RUN --limit 40 --steps 3 --batch 4 --width 2 --grid-every 2 --log-every 1"
+        "triptych gan train wgan-gp --out RUN --limit 40 --steps 3 --batch 4 --width 2 --grid-every 2 --log-every 1 "
+        "--measure-every 2"
     )
     assert env["threads"] == torch.get_num_threads()
 
@@ -320,11 +321,12 @@ def test_every_option_is_described():
     groups = [
         one for one in vars(gan_options).values() if isinstance(one, type) and one.__module__ == gan_options.__name__
     ]
-    assert len(groups) == 7
+    assert len(groups) == 8
     for group in groups:
         for field in fields(group):
             assert f"\n    {field.name}\n        " in group.__doc__
-    for command in (gan.train, gan.sample, gan.walk, gan.arithmetic):
+    judging = (gan.score, gan.neighbours, gan.audit, gan.recover, gan.export, gan.import_)
+    for command in (gan.train, gan.sample, gan.walk, gan.arithmetic, *judging):
         for name, parameter in inspect.signature(command).parameters.items():
             if name != "json" and parameter.annotation not in groups:
                 assert f"\n    {name}\n        " in command.__doc__
