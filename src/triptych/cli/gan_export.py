@@ -7,18 +7,18 @@ from typing import Any
 from triptych.bench.machine import provenance
 from triptych.check import InputError
 from triptych.cli.console import console
+from triptych.cli.gan_judge import known
 from triptych.cli.gan_judged import AUDIT, SCORES
 from triptych.cli.gan_options import Drawn
 from triptych.cli.place import check_place
 from triptych.gan import checkpoint
 from triptych.gan.folder import Run
 from triptych.gan.imported import import_dcgan
-from triptych.gan.pretrained import save_pretrained
+from triptych.gan.pretrained import check_new, save_pretrained
 from triptych.gan.recipe import Recipe
 from triptych.gan.run import load_generator
 from triptych.gan.settings import to_json
 from triptych.gan.verdict import verdict
-from triptych.store import read_json
 
 
 def exported(folder: Path, onnx: Path | None, out: Path | None, drawn: Drawn, json: bool) -> None:
@@ -32,6 +32,7 @@ def exported(folder: Path, onnx: Path | None, out: Path | None, drawn: Drawn, js
         check_place("onnx", onnx, suffixes=(".onnx",))
     if out is not None:
         check_place("folder", out)
+        check_new(out)
     recipe, generator = load_generator(folder, drawn.checkpoint)
     said, facts = [], {"run": str(folder), "onnx": None, "folder": None, "difference": None}
     if onnx is not None:
@@ -87,14 +88,10 @@ def _about(run: Run, step: int | None) -> dict[str, Any]:
         "verdict": verdict(run.metrics()).text,
         "held_out": (run.config.get("held_out") or {}).get("images"),
         "imported": run.config.get("imported"),
-        "scores": _list(run.folder / SCORES),
-        "audits": _list(run.folder / AUDIT),
+        "scores": known(run.folder, SCORES),
+        "audits": known(run.folder, AUDIT),
         "versions": (run.environments() or [{}])[-1].get("libraries", {}),
     }
-
-
-def _list(path: Path) -> list[dict[str, Any]]:
-    return read_json(path) if path.is_file() else []
 
 
 def card(recipe: Recipe, about: Mapping[str, Any]) -> str:

@@ -118,8 +118,8 @@ def variety(fake: Tensor, real: Tensor) -> float:
 def _batch(images: Images, recipe: Recipe, draw: Draw, engine: Engine) -> Batch:
     """Images as the networks see them, unmirrored."""
     pixels = recipe.changed(mirror=False).scaled(images.pixels.to(engine.device), draw, engine.dtype)
-    labelled = bool(recipe.classes) and images.labels is not None
-    return Batch(pixels, images.labels.to(engine.device) if labelled and images.labels is not None else None)
+    labels = images.labels if recipe.classes else None
+    return Batch(pixels, None if labels is None else labels.to(engine.device))
 
 
 def _part(batch: Batch, first: int, count: int, draw: Draw) -> Batch:

@@ -25,9 +25,8 @@ def save_pretrained(
     ``about`` is what config.json says beside the recipe. The files are written beside and renamed as one. Raises InputError where something
     is there already.
     """
+    check_new(folder)
     path = Path(os.path.realpath(folder))
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{folder} must be a new or empty folder, but it is not; choose another")
     if path.is_dir():
         path.rmdir()
     with filled(path) as beside:
@@ -37,6 +36,13 @@ def save_pretrained(
         if card:
             write_text_atomic(beside / CARD, card)
     return path
+
+
+def check_new(folder: str | Path) -> None:
+    """Raise InputError unless a folder is new or empty."""
+    path = Path(folder)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{folder} must be a new or empty folder, but it is not; choose another")
 
 
 def is_pretrained(folder: str | Path) -> bool:

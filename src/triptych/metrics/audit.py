@@ -257,13 +257,13 @@ class _List:
     def ratios(self, labels: Tensor) -> Tensor:
         """log(distance to held-out / distance to training) under labels of the pool, (n,)."""
         found = labels[self.indices]
-        train, held_out = self._first(found)[1], self._first(~found)[1]
+        train, held_out = self._first(found), self._first(~found)
         return ((held_out + self.least) / (train + self.least)).log()
 
-    def _first(self, found: Tensor) -> tuple[Tensor, Tensor]:
-        """Place in the list, and distance, of the first that is marked; the last of the list where none is."""
+    def _first(self, found: Tensor) -> Tensor:
+        """The distance of the first that is marked; of the last of the list where none is."""
         place = torch.where(found.any(1), found.byte().argmax(1), found.shape[1] - 1)
-        return place, self.distances.gather(1, place[:, None])[:, 0]
+        return self.distances.gather(1, place[:, None])[:, 0]
 
     def space(
         self, name: str, p_value: float, truth: Tensor, train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor]
