@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 
 from triptych.cli import main
+from triptych.cli.console import console
 from triptych.cli.gan_judge import Judged
 from triptych.data import load
 from triptych.gan.folder import Run
 from triptych.gan.held_out import HeldOut
 from triptych.gan.recover import recover, worse
+from triptych.images import Images
 from triptych.metrics.audit import InFeatures, UpToShifts, audit
 from triptych.metrics.features import Moments, Pixels
 from triptych.metrics.frechet import frechet_distance
@@ -71,6 +73,17 @@ def test_the_default_features_are_a_certified_networks_and_are_kept(run, said, t
     assert again == data
     assert len(list((tmp_path / "cache" / "extractors").iterdir())) == 1
     assert err.count("features by") == 1  # of the generated ones alone
+
+
+def test_a_conditional_run_is_scored_with_the_labels_of_the_images(gan_runs):
+    judged = Judged.open(gan_runs / "classed", None)
+    sampler, pixels = judged.sampler, torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    of = [torch.cat(list(sampler.sample(5, 40, labels=[label]))) for label in (1, 3)]
+    found = judged.generated(console(True), 40, 5, Images(pixels, torch.tensor([3, 1, 3, 3]), tuple("0123456789")))
+    each = [(found == images).flatten(1).all(1) for images in of]
+    assert [int(same.sum()) for same in each] == [10, 30]
+    in_turn = judged.generated(console(True), 40, 5)
+    assert torch.equal(in_turn, torch.cat(list(sampler.sample(5, 40))))
 
 
 def test_neighbours_are_drawn_below_their_samples(run, said, tmp_path):

@@ -24,6 +24,7 @@ from triptych.check import InputError, NotConverged
 from triptych.engine import Engine, start
 from triptych.gan import checkpoint
 from triptych.gan.draw import Latent
+from triptych.gan.held_out import HeldOut
 from triptych.gan.networks.dcgan import DCGAN
 from triptych.gan.objectives import WassersteinGP
 from triptych.gan.optimiser import Optimiser
@@ -134,18 +135,35 @@ def wrong_on_one() -> None:
         engine.wait()
 
 
+def opened(folder: Path, engine: Engine) -> Run:
+    """The run of a folder, new or to go on with; the main process alone touches the folder."""
+    if not engine.main:
+        return Run(folder, CONFIG)
+    return (Run.resume if (folder / "config.json").is_file() else Run.create)(folder, CONFIG, {})
+
+
+def measured(folder: Path, dies: bool = False) -> None:
+    """Train on nine tenths and measure on the others; ``dies``: at the second grid."""
+    held_out = HeldOut.tenth(IMAGES, RECIPE.batch)
+    assert held_out is not None
+
+    def grid(step: int, _: object) -> bytes:
+        if dies and step == 16:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return b""
+
+    with start("cpu") as engine:
+        every = replace(EVERY, measure=3)
+        play(opened(folder, engine), RECIPE, held_out, engine=engine, every=every, draw_grid=grid)
+
+
 def trained(folder: Path, on: Callable[[Engine, int], Tensor | None] | None = None) -> None:
     """Train in a run folder, or go on there; ``on(engine, step)`` is called in every process before it reads images.
 
     What it returns is added to them.
     """
     with start("cpu") as engine:
-        if not engine.main:
-            run = Run(folder, CONFIG)
-        elif (folder / "config.json").is_file():
-            run = Run.resume(folder, CONFIG, {})
-        else:
-            run = Run.create(folder, CONFIG, {})
+        run = opened(folder, engine)
         batches = RECIPE.batches(IMAGES, engine)
 
         def watched(seed: int, seen: int, n: int):
@@ -239,6 +257,12 @@ def scenarios(folder: Path) -> dict:
     result["full"] = [
         together(folder / "said", 1, lambda: trained(folder / "full", full)),
         together(folder / "said", 1, lambda: trained(folder / "full")),
+    ]
+    for n in (1, 2):
+        result[f"measured by {n}"] = together(folder / "said", n, lambda n=n: measured(folder / f"measured-{n}"))
+    runs = folder / "measured-killed"
+    result["measured, killed"] = [
+        together(folder / "said", 2, lambda dies=dies: measured(runs, dies)) for dies in (True, False)
     ]
     result["killed"] = killed(folder / "killed-runs")
     return result

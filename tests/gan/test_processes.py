@@ -139,6 +139,25 @@ def test_with_the_same_number_of_processes_the_bits_are_the_same(folder, result)
         assert without_times(folder / name) == without_times(folder / "never")
 
 
+def test_held_out_images_are_measured_the_same_by_any_number_of_processes_and_after_a_kill(folder, result):
+    assert result["measured by 1"]["status"] == [0]
+    assert result["measured by 2"]["status"] == [0, 0]
+    died, resumed = result["measured, killed"]
+    assert died["status"] == [-9, 1]
+    assert resumed["status"] == [0, 0]
+    newest = [Run.open(folder / run).checkpoint() / "tensors.safetensors" for run in ("measured-killed", "measured-2")]
+    assert sha256(newest[0]) == sha256(newest[1])
+    assert without_times(folder / "measured-killed") == without_times(folder / "measured-2")
+    alone, two = (
+        {line["step"]: line for line in without_times(folder / name) if "held_out_gap" in line}
+        for name in ("measured-1", "measured-2")
+    )
+    assert list(two) == list(alone) == [3, 6, 9, 12, 15, 18, 20]
+    for step in alone:
+        for name in ("train_gap", "held_out_gap", "gap_error", "variety", "slope", "wasserstein"):
+            assert two[step][name] == pytest.approx(alone[step][name], rel=1e-3, abs=1e-4)
+
+
 def test_ctrl_c_in_one_process_ends_all_after_the_step_with_a_checkpoint(result):
     first, checkpoints, then = result["interrupted"]
     assert first == {"status": [130, 130], "said": ["", ""]}

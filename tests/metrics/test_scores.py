@@ -21,7 +21,7 @@ from triptych.metrics.features import Moments, Pixels, Seen, as_pixels, extract,
 from triptych.metrics.frechet import frechet_distance
 from triptych.metrics.inception_score import inception_score
 from triptych.metrics.kernel_distance import kernel_distance, squared_mmd
-from triptych.metrics.neighbours import nearest
+from triptych.metrics.neighbours import nearest, nearest_in_parts, squared_distances
 from triptych.metrics.precision_recall import precision_recall
 
 F64 = torch.float64
@@ -181,6 +181,24 @@ def test_neighbours_are_those_of_scikit_learn_block_by_block(monkeypatch, apart)
     found = nearest(a, b, 3, apart=apart)
     np.testing.assert_allclose(found[0].numpy(), expected[0], rtol=1e-12)
     np.testing.assert_array_equal(found[1].numpy(), expected[1])
+
+
+def test_neighbours_among_parts_are_those_among_all_rows():
+    a, b = normal(20, 6, 1, torch.float32), normal(90, 6, 2, torch.float32)
+    b[70:75] = b[:5]  # equal rows, of which the lower index comes first
+    for k in (1, 7, 90):
+        found, expected = nearest_in_parts(a, b.split(13), k), nearest(a, b, k)
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1], expected[1])
+    with pytest.raises(InputError, match="k must be at most 90"):
+        nearest_in_parts(a, b.split(13), 91)
+
+
+def test_large_rows_are_centred_part_by_part(monkeypatch):
+    a, b = normal(20, 6, 1) + 1e4, normal(90, 6, 2) + 1e4
+    monkeypatch.setattr("triptych.metrics.neighbours.CHUNK", 7)
+    expected = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
+    torch.testing.assert_close(squared_distances(a, b), expected, rtol=1e-11, atol=1e-11)
 
 
 def test_an_equal_row_is_at_distance_nought_however_far_from_the_origin():

@@ -17,9 +17,10 @@ from triptych.gan.recover import recover, worse
 from triptych.images import Images
 from triptych.metrics.audit import Audit, InFeatures, InSpace, UpToShifts, audit
 from triptych.metrics.features import Extractor, Pixels, extract
-from triptych.metrics.neighbours import nearest
+from triptych.metrics.neighbours import nearest_in_parts
 
 SHOWN = 12  # suspicious samples in a picture
+PART = 2048  # images whose features are in memory at a time
 
 
 def neighbours(
@@ -65,7 +66,7 @@ def audited(
     train, unseen = judged.apart(judging.data, held_out)
     by = extractor(voice, judging, _together(train, unseen))  # features must not know which images were trained on
     n = count("n", judging.n, 1 << 20, 1000)
-    made = judged.generated(voice, n, drawn.seed)
+    made = judged.generated(voice, n, drawn.seed, train)
     pool = train.pixels, unseen.pixels
     with voice.progress("comparisons", 1) as progress:
         found = audit(made, pool[0], pool[1], [UpToShifts(shift=shift), InFeatures(by)], seed=drawn.seed)
@@ -198,8 +199,8 @@ def _nearest(
         raise InputError(f"k must be at most the {len(images):,} images, got {k}")
     cut = (lambda x: x) if window is None else (lambda x: x[:, :, window[0], window[1]].contiguous())
     with voice.progress(f"neighbours by {by.name}", 1) as progress:
-        a, b = (extract(by, cut(x)).features for x in (made, images.pixels))
-        found = nearest(a, b, k)
+        parts = (extract(by, cut(part)).features for part in images.pixels.split(PART))
+        found = nearest_in_parts(extract(by, cut(made)).features, parts, k)
         progress.advance()
     return found
 

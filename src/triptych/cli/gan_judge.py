@@ -21,7 +21,7 @@ from triptych.gan.folder import Run
 from triptych.gan.held_out import HeldOut
 from triptych.gan.recipe import Recipe
 from triptych.gan.run import load_generator
-from triptych.gan.sample import Sampler
+from triptych.gan.sample import BLOCK, Sampler
 from triptych.images import Images
 from triptych.metrics.features import Extractor, Pixels, Seen, extract
 
@@ -96,13 +96,18 @@ class Judged:
                 "--held-out"
             )
 
-    def generated(self, voice: Console, n: int, seed: int) -> Tensor:
-        """The first n images of a seed."""
+    def generated(self, voice: Console, n: int, seed: int, like: Images | None = None) -> Tensor:
+        """The first n images of a seed; of a conditional run with classes in turn, or with the labels of ``like`` in a random order."""
+        labels = self.sampler.labels(0, n)
+        if labels is not None and like is not None and like.labels is not None:
+            order = torch.randperm(len(like), generator=torch.Generator().manual_seed(seed))
+            labels = like.labels[order[torch.arange(n) % len(like)]]
         with voice.progress("images", n) as progress:
             found = []
-            for block in self.sampler.sample(seed, n):
-                found.append(block)
-                progress.advance(len(block))
+            for first in range(0, n, BLOCK):
+                z = self.sampler.z(seed, first, min(BLOCK, n - first))
+                found.append(self.sampler.images(z, None if labels is None else labels[first : first + BLOCK]))
+                progress.advance(len(z))
         return torch.cat(found)
 
 

@@ -106,7 +106,7 @@ def scored(folder: Path, judging: Judging, metrics: str | None, drawn: Drawn, js
     n = count("n", judging.n, len(images), USUAL)
     by = extractor(voice, judging, images)
     real = some(images, n, drawn.seed)
-    made = judged.generated(voice, n, drawn.seed)
+    made = judged.generated(voice, n, drawn.seed, images)
     pair = Pair(real, made, features(voice, by, real, True), features(voice, by, made, False), drawn.seed)
     found: dict[str, Score] = {}
     for name in wanted:

@@ -47,7 +47,7 @@ def trained(wish: Wish, json: bool) -> None:
         wish, images = opened(voice, wish, engine)
         recipe = wish.built(images)
         recipe.networks(wish.seed)  # refuses sides that the networks cannot have
-        wish, held_out = apart(voice, wish, images, recipe)
+        wish, held_out = apart(voice, wish, images, recipe, engine)
         config = wish.config(recipe, images, held_out)
         engine.agree("the images", int(config["data"]["checksum"].removeprefix("sha256:")[:15], 16))
         run = _run(wish, config, engine, typed)
@@ -94,16 +94,21 @@ def opened(voice: Console, wish: Wish, engine: Engine, looked_at: int | None = N
         most = looked_at if isinstance(source, Folder) else None
         limit = most if reading.limit is None or most is None else min(most, reading.limit)
         return replace(wish, reading=reading), load(data, **size, limit=limit or reading.limit)
+    return replace(wish, reading=reading), _decoded(voice, engine, data, limit=reading.limit, **size)
+
+
+def _decoded(voice: Console, engine: Engine, data: str, **reading: Any) -> Images:
+    """Images, decoded by the main process; the others find it done."""
     with _decoding(voice, data) as progress:
         if not engine.main:
-            engine.wait()  # the main process decodes, the others find it done
-        images = mapped(data, **size, limit=reading.limit, progress=progress)
+            engine.wait()
+        images = mapped(data, **reading, progress=progress)
         if engine.main:
             engine.wait()
-    return replace(wish, reading=reading), images
+    return images
 
 
-def apart(voice: Console, wish: Wish, images: Images, recipe: Recipe) -> tuple[Wish, HeldOut | None]:
+def apart(voice: Console, wish: Wish, images: Images, recipe: Recipe, engine: Engine) -> tuple[Wish, HeldOut | None]:
     """The held-out images that are asked for, beside those to train on; a tenth where none are named, if that leaves a batch."""
     named = wish.reading.held_out
     if named == NONE:
@@ -115,14 +120,15 @@ def apart(voice: Console, wish: Wish, images: Images, recipe: Recipe) -> tuple[W
         return replace(wish, reading=replace(wish.reading, held_out=TENTH if found else NONE)), found
     split = "test" if "test" in splits(str(named)) else None
     other = replace(wish, reading=replace(wish.reading, data=named, split=split, limit=None))
-    return wish, HeldOut(images, other_images(voice, other, recipe, images.classes))
+    return wish, HeldOut(images, other_images(voice, other, recipe, images.classes, engine))
 
 
-def other_images(voice: Console, wish: Wish, recipe: Recipe, classes: tuple[str, ...]) -> Images:
+def other_images(voice: Console, wish: Wish, recipe: Recipe, classes: tuple[str, ...], engine: Engine) -> Images:
     """Images read as those of a run are, labelled where it is. Raises InputError."""
-    with _decoding(voice, str(wish.reading.data)) as progress:
-        data, fit = str(wish.reading.data), wish.reading.fit or "crop"
-        images = mapped(data, side=wish.reading.side, fit=fit, split=wish.reading.split, limit=None, progress=progress)
+    data, reading = str(wish.reading.data), wish.reading
+    images = _decoded(
+        voice, engine, data, side=reading.side, fit=reading.fit or "crop", split=reading.split, limit=None
+    )
     if recipe.classes and (images.labels is None or images.classes != classes):
         raise InputError(f"held-out images must have the {recipe.classes} classes of the training images")
     return images

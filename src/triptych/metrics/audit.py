@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from triptych.check import InputError, real, whole, wrong
-from triptych.metrics.features import Extractor, as_pixels, extract, rows, same_width, shrunk
-from triptych.metrics.neighbours import BLOCK, MORE_ROUGHLY, nearest, squared_distances
+from triptych.metrics.features import Extractor, as_pixels, extract, rows, same_width, shrunk_pixels
+from triptych.metrics.neighbours import BLOCK, MORE_ROUGHLY, Centred, nearest
 
 DRAWS = 999  # p-values are whole thousandths
 MISSED = 1e-3  # how often a list of neighbours may hold no image of one of the two sets
@@ -75,7 +75,7 @@ class UpToShifts:
 
     def nearest(self, samples: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The nearest images over all shifts."""
-        a, b = (shrunk(as_pixels(part), self.side) for part in (samples, images))
+        a, b = (shrunk_pixels(part, self.side) for part in (samples, images))
         if a.shape[1:] != b.shape[1:]:
             raise InputError(f"samples must have the images' shape {tuple(b.shape[1:])}, got {tuple(a.shape[1:])}")
         s = whole("shift", self.shift, low=0)
@@ -85,16 +85,16 @@ class UpToShifts:
         inner = b[:, :, s : b.shape[2] - s, s : b.shape[3] - s].flatten(1)
         if whole("k", k) > len(inner):
             raise InputError(f"k must be at most {len(inner)}, the images that there are, got {k}")
-        step = max(1, BLOCK // len(inner))
-        found = [self._nearest([w[i : i + step] for w in windows], inner, k) for i in range(0, len(a), step)]
+        step, centred = max(1, BLOCK // len(inner)), Centred.of(inner, torch.float32)
+        found = [self._nearest([w[i : i + step] for w in windows], inner, centred, k) for i in range(0, len(a), step)]
         distances, indices = (torch.cat(parts) for parts in zip(*found))
         return distances, indices
 
-    def _nearest(self, windows: list[Tensor], inner: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def _nearest(self, windows: list[Tensor], inner: Tensor, centred: Centred, k: int) -> tuple[Tensor, Tensor]:
         """Candidates by squares in float32, the least over windows; their distances then from differences in float64."""
         best = torch.full((len(windows[0]), len(inner)), torch.inf)
         for window in windows:
-            best = torch.minimum(best, squared_distances(window, inner, torch.float32))
+            best = torch.minimum(best, centred.squared_distances(window))
         chosen = best.topk(min(k + MORE_ROUGHLY, len(inner)), dim=1, largest=False).indices.sort(1).values
         exact = torch.stack([self._exact([w[i] for w in windows], inner[row]) for i, row in enumerate(chosen)])
         order = exact.argsort(dim=1, stable=True)[:, :k]
@@ -213,8 +213,9 @@ def audit(
     together = float((least <= least[0]).double().mean())
     spaces = []
     for i, (comparison, found) in enumerate(zip(comparisons, lists)):
-        nearest_of = (comparison.nearest(samples, train, 1), comparison.nearest(samples, held_out, 1))
-        spaces.append(found.space(comparison.name, float(p[0, i]), truth, *nearest_of))
+        near = found.nearest(truth, 0, comparison, samples, train)
+        far = found.nearest(~truth, len(train), comparison, samples, held_out)
+        spaces.append(found.space(comparison.name, float(p[0, i]), truth, near, far))
     return Audit(together, tuple(spaces), len(samples), len(train), len(held_out), draws)
 
 
@@ -265,11 +266,26 @@ class _List:
         place = torch.where(found.any(1), found.byte().argmax(1), found.shape[1] - 1)
         return self.distances.gather(1, place[:, None])[:, 0]
 
+    def nearest(
+        self, marked: Tensor, first: int, comparison: Comparison, samples: Tensor, images: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Distances and indices (n,) of the nearest images that are marked, which begin at ``first`` in the pool: out of the list, or
+        by comparison for those samples whose list has none.
+        """
+        found = marked[self.indices]
+        distances = self._first(found)
+        indices = self.indices.gather(1, found.byte().argmax(1)[:, None])[:, 0] - first
+        rest = (~found.any(1)).nonzero()[:, 0]
+        if len(rest):
+            far, index = comparison.nearest(samples[rest], images, 1)
+            distances[rest], indices[rest] = far[:, 0].double(), index[:, 0]
+        return distances, indices
+
     def space(
         self, name: str, p_value: float, truth: Tensor, train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor]
     ) -> InSpace:
-        """What the true labels say, with the nearest images of each set, which the list may lack."""
-        near, far = train[0][:, 0].double(), held_out[0][:, 0].double()
+        """What the true labels say, with the nearest images of each set."""
+        (near, near_index), (far, far_index) = train, held_out
         return InSpace(
             name=name,
             p_value=p_value,
@@ -277,8 +293,8 @@ class _List:
             nearer=float(truth[self.indices[:, 0]].double().mean()),
             expected=int(truth.sum()) / len(truth),
             ratio=((far + self.least) / (near + self.least)).log(),
-            train=train[1][:, 0],
-            held_out=held_out[1][:, 0],
+            train=near_index,
+            held_out=far_index,
             train_distance=near,
             held_out_distance=far,
         )

@@ -86,6 +86,13 @@ def shrunk(images: Tensor, side: int | None) -> Tensor:
     return F.interpolate(images, size=[max(1, round(n * scale)) for n in images.shape[2:]], mode="area")
 
 
+def shrunk_pixels(images: Tensor | Images, side: int | None) -> Tensor:
+    """``shrunk`` of images, uint8 (n, c, h, w), which are floats of their own size ``CHUNK`` at a time. Raises InputError."""
+    pixels = images.pixels if isinstance(images, Images) else images
+    as_pixels(pixels[:1])
+    return torch.cat([shrunk(as_pixels(part), side) for part in pixels.split(CHUNK)])
+
+
 def extract(extractor: Extractor, images: Tensor | Images, chunk: int = CHUNK) -> Seen:
     """Features, and logits where there are any, of all images, ``chunk`` at a time. Raises InputError where they are not finite."""
     pixels = images.pixels if isinstance(images, Images) else images

@@ -1,5 +1,8 @@
 """Nearest neighbours among features, exactly, a block of distances at a time."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -7,7 +10,7 @@ from triptych.check import InputError, whole
 from triptych.metrics.features import rows, same_width
 
 BLOCK = 1 << 24  # distances at a time: 128 MB
-
+CHUNK = 4096  # rows that are brought to another type at a time
 
 MORE = 4  # candidates beyond k, whose squares are equal to rounding
 MORE_ROUGHLY = 16
@@ -28,24 +31,64 @@ def nearest(
     most = len(among) - apart
     if whole("k", k) > most:
         raise InputError(f"k must be at most {most}, the rows that there are to be neighbours, got {k}")
-    step = max(1, BLOCK // len(among))
+    step, centred = max(1, BLOCK // len(among)), Centred.of(among, torch.float32 if roughly else torch.float64)
     found = [
-        _nearest(queries[first : first + step], among, k, first if apart else None, roughly)
+        _nearest(queries[first : first + step], among, centred, k, first if apart else None, roughly)
         for first in range(0, len(queries), step)
     ]
     distances, indices = (torch.cat(parts) for parts in zip(*found))
     return distances, indices
 
 
-def squared_distances(a: Tensor, b: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-    """‖a_i - b_j‖² (n, m) by the product, around b's mean, at least 0."""
-    centre = b.double().mean(0)
-    a, b = (a - centre).to(dtype), (b - centre).to(dtype)
-    return torch.addmm(b.square().sum(1), a, b.T, alpha=-2).add_(a.square().sum(1, keepdim=True)).clamp_min_(0)
+def nearest_in_parts(queries: Tensor, parts: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """``nearest`` among rows that come in parts, of which one is in memory at a time; indices count through all of them.
+
+    Raises InputError where there are fewer than k rows.
+    """
+    count, distances, indices = 0, queries.new_empty(len(queries), 0, dtype=torch.float64), None
+    for part in parts:
+        far, index = nearest(queries, part, min(whole("k", k), len(part)))
+        index = index + count
+        distances = torch.cat([distances, far], 1)
+        indices = index if indices is None else torch.cat([indices, index], 1)
+        place = distances.argsort(dim=1, stable=True)[:, :k]
+        distances, indices, count = distances.gather(1, place), indices.gather(1, place), count + len(part)
+    if indices is None or k > count:
+        raise InputError(f"k must be at most {count}, the rows that there are to be neighbours, got {k}")
+    return distances, indices
 
 
-def _nearest(queries: Tensor, among: Tensor, k: int, first: int | None, roughly: bool) -> tuple[Tensor, Tensor]:
-    squares = squared_distances(queries, among, torch.float32 if roughly else torch.float64)
+@dataclass(frozen=True, eq=False)
+class Centred:
+    """Rows (m, d) around their mean, in a type to multiply them in, with their squares (m,): what distances to them need, found once."""
+
+    rows: Tensor
+    squares: Tensor
+    centre: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor, dtype: torch.dtype) -> "Centred":
+        """That of rows, whose float64 copies are of ``CHUNK`` of them at a time."""
+        parts = rows.split(CHUNK)
+        centre = torch.stack([part.double().sum(0) for part in parts]).sum(0) / len(rows)
+        centred = torch.cat([(part - centre).to(dtype) for part in parts])
+        return cls(centred, torch.cat([part.square().sum(1) for part in centred.split(CHUNK)]), centre)
+
+    def squared_distances(self, a: Tensor) -> Tensor:
+        """‖a_i - b_j‖² (n, m) of rows a (n, d) by the product, at least 0."""
+        a = (a - self.centre).to(self.rows.dtype)
+        return torch.addmm(self.squares, a, self.rows.T, alpha=-2).add_(a.square().sum(1, keepdim=True)).clamp_min_(0)
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """‖a_i - b_j‖² (n, m) in float64 by the product, around b's mean, at least 0."""
+    return Centred.of(b, torch.float64).squared_distances(a)
+
+
+def _nearest(
+    queries: Tensor, among: Tensor, centred: Centred, k: int, first: int | None, roughly: bool
+) -> tuple[Tensor, Tensor]:
+    squares = centred.squared_distances(queries)
     if first is not None:
         squares[torch.arange(len(queries)), first + torch.arange(len(queries))] = torch.inf
     count = min(k + (MORE_ROUGHLY if roughly else MORE), len(among) - (first is not None))
