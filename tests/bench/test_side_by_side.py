@@ -158,3 +158,14 @@ def test_a_scheduler_that_is_not_there_is_refused(tmp_path, capsys):
 def test_workers_must_be_at_least_one(toy, tmp_path):
     with pytest.raises(InputError, match="workers must be a whole number of at least 1, got 0"):
         run(toy.EXPERIMENT, Context(), tmp_path / "out", workers=0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_measures_again_what_is_forced(toy, tmp_path, cluster):
+    with cluster.get_client() as client:
+        client.run(_prepared, os.path.dirname(toy.__file__), str(tmp_path / "pid"))
+    experiment, address = only(toy.EXPERIMENT, toy.Cell("a"), toy.Cell("b")), cluster.scheduler_address
+    first = run(experiment, Context(), tmp_path / "out", scheduler=address)
+    forced = run(experiment, Context(), tmp_path / "out", scheduler=address, force=True)
+    assert not {row.metrics["pid"] for row in first} & {row.metrics["pid"] for row in forced}
+    assert run(experiment, Context(), tmp_path / "out", scheduler=address) == forced
