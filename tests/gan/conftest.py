@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from triptych.gan.networks.bottleneck import Bottleneck
 from triptych.gan.networks.dcgan import DCGAN
+from triptych.gan.networks.deep import Deep
 from triptych.gan.networks.mlp import MLP
 from triptych.gan.networks.resnet import ResNet
 from triptych.gan.networks.target import Architecture, Target
@@ -75,6 +76,10 @@ CASES = [
     Case("resnet-told", ResNet(4), _told("concatenate"), own=True),
     Case("resnet-project", ResNet(4), _told("project"), own=True),
     Case("resnet-auxiliary", ResNet(4), _told("auxiliary"), own=True),
+    Case("deep", Deep(4, 5, "layer"), PLAIN),
+    Case("deep-softplus", Deep(4, 8, "layer", "softplus"), Target((3, 16, 8))),
+    Case("deep-leaky-told", Deep(4, 7, "none", "leaky"), _told("concatenate")),
+    Case("deep-tanh-project", Deep(4, 4, "none", "tanh"), _told("project")),
     Case("bottleneck", Bottleneck(8, 1, 1), PLAIN),
     Case("bottleneck-none", Bottleneck(4, 1, 0, norm="none", critic_norm="none"), _told("concatenate")),
 ]

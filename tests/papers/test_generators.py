@@ -12,12 +12,13 @@ from triptych.data import load
 from triptych.gan.recipes import RECIPES
 from triptych.papers import find
 from triptych.papers.arjovsky2017.clipping import at_ends
-from triptych.papers.gulrajani2017 import figure2, figure3
+from triptych.papers.gulrajani2017 import figure2, figure3, table2
 from triptych.papers.radford2016 import conditional, features
 
 NAMES = (
     "gulrajani2017.figure2",
     "gulrajani2017.figure3",
+    "gulrajani2017.table2",
     "radford2016.passes",
     "radford2016.features",
     "radford2016.conditional",
@@ -68,6 +69,37 @@ def test_verdicts_compare_with_the_best_cell_of_their_seed():
     assert found == {(1, "dcgan"): [True, False], (1, "wgan-gp"): [True, True], (1, "lsgan"): [False, True]}
     assert figure2._count(found, [1], "wgan-gp") == "1"
     assert figure2._count(found, [1], "dcgan") == "0 (with some seed 1)"
+
+
+def test_random_pairs_are_drawn_evenly_and_are_the_same_for_both_methods():
+    players = [player for number in range(600) for player in table2.drawn_pair(number)]
+    for name, choices in (
+        ("activation", table2.ACTIVATIONS),
+        ("depth", table2.DEPTHS),
+        ("normalised", table2.NORMALISED),
+        ("width", table2.WIDTHS),
+    ):
+        found = [getattr(player, name) for player in players]
+        expected = 1200 / len(choices)
+        assert all(abs(found.count(value) - expected) < 5 * expected**0.5 for value in choices)
+    number = next(n for n in range(100) if table2.drawn_pair(n)[1].normalised)
+    gan, penalty = (table2.recipe_of(table2.Cell(number, method), (3, 32, 32), 4) for method in table2.METHODS)
+    assert gan.generator == penalty.generator
+    assert (gan.critic.norm, penalty.critic.norm) == ("batch", "layer")
+    assert gan.critic.width == table2.drawn_pair(number)[1].width // 4
+    assert penalty.objective.critic_steps(9) == 5
+    assert gan.objective.critic_steps(9) == 1
+
+
+def test_outcomes_count_pairs_with_both_scores():
+    def row(pair, method, score, seed=0):
+        return type("R", (), {"cell": {"pair": pair, "method": method}, "seed": seed, "metrics": {"is": score}})()
+
+    rows = [row(0, "dcgan", 2.0), row(0, "wgan-gp", 3.0), row(1, "dcgan", None), row(1, "wgan-gp", 1.5)]
+    rows += [row(2, "dcgan", 1.4), row(2, "wgan-gp", 1.0), row(3, "dcgan", 9.0)]
+    assert table2.outcomes(rows, 1.0) == [1, 1, 1, 0]
+    assert table2.outcomes(rows, 1.5) == [0, 0, 1, 2]
+    assert table2.one_sided(rows) == (1, 2)
 
 
 @pytest.mark.parametrize("method", list(figure3.METHODS))

@@ -10,13 +10,14 @@ from triptych.check import InputError, nearest, shown, wrong
 from triptych.gan.game import Objective
 from triptych.gan.networks.bottleneck import Bottleneck
 from triptych.gan.networks.dcgan import DCGAN
+from triptych.gan.networks.deep import Deep
 from triptych.gan.networks.mlp import MLP
 from triptych.gan.networks.resnet import ResNet
 from triptych.gan.networks.target import Architecture
 from triptych.gan.objectives import OBJECTIVES
 from triptych.gan.recipe import Recipe
 
-ARCHITECTURES = (MLP, DCGAN, ResNet, Bottleneck)
+ARCHITECTURES = (MLP, DCGAN, ResNet, Bottleneck, Deep)
 KINDS: dict[Any, tuple[type, ...]] = {Objective: tuple(OBJECTIVES), Architecture: ARCHITECTURES}
 PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 T = TypeVar("T")

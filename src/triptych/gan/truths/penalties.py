@@ -11,6 +11,7 @@ from triptych.gan.draw import Draw
 from triptych.gan.game import Batch, scorer
 from triptych.gan.networks.bottleneck import Bottleneck
 from triptych.gan.networks.dcgan import DCGAN
+from triptych.gan.networks.deep import Deep
 from triptych.gan.networks.fused import conv_pool, upsample_conv
 from triptych.gan.networks.mlp import MLP
 from triptych.gan.networks.resnet import ResNet
@@ -73,6 +74,7 @@ ARCHITECTURES: dict[str, tuple[Architecture, int]] = {
     "DCGAN, layer norms": (DCGAN(width=4, scale=0.2, critic_norm="layer"), 16),
     "DCGAN, gated": (DCGAN(width=4, scale=0.2, critic_norm="none", activation="gated"), 16),
     "ResNet": (ResNet(width=4), 16),
+    "deep, softplus": (Deep(width=4, depth=6, norm="layer", activation="softplus"), 16),
     "bottleneck ResNet": (Bottleneck(width=8, outer=1, inner=1), 16),
 }
 
