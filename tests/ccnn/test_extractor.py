@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from triptych.ccnn.extractor import default_extractor, kept_extractor
+from triptych.ccnn.extractor import default_extractor, kept_extractor, teaches
 from triptych.check import InputError
 from triptych.data import load
 from triptych.images import Images
@@ -79,3 +79,11 @@ def test_an_extractor_is_trained_once_and_kept(digits, extractor, monkeypatch, t
     assert first.name == second.name == extractor.name
     assert torch.equal(first(x).features, extractor(x).features)
     assert torch.equal(second(x).logits, extractor(x).logits)
+
+
+def test_labels_teach_where_classes_have_ten_images_on_average():
+    x = torch.zeros(30, 1, 8, 8, dtype=torch.uint8)
+    assert not teaches(Images(x))
+    assert not teaches(Images(x, torch.zeros(30, dtype=torch.int64), ("a", "b")))
+    assert teaches(Images(x, torch.arange(30) % 3, ("a", "b", "c")))
+    assert not teaches(Images(x, torch.arange(30) % 4, tuple("abcd")))

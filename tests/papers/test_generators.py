@@ -13,13 +13,14 @@ from triptych.gan.recipes import RECIPES
 from triptych.papers import find
 from triptych.papers.arjovsky2017.clipping import at_ends
 from triptych.papers.gulrajani2017 import figure2, figure3, table2
-from triptych.papers.radford2016 import conditional, features
+from triptych.papers.radford2016 import arithmetic, conditional, features
 
 NAMES = (
     "gulrajani2017.figure2",
     "gulrajani2017.figure3",
     "gulrajani2017.table2",
     "radford2016.passes",
+    "radford2016.arithmetic",
     "radford2016.features",
     "radford2016.conditional",
     "arjovsky2017.clipping",
@@ -124,6 +125,27 @@ def test_audits_of_a_few_passes_find_no_copies(smoke):
         assert row.metrics["p_value"] > 0.01
         assert row.metrics["train"] + row.metrics["held_out"] == 1797
         assert row.artefact("pictures")["walk"].shape[0] == 64
+
+
+def test_meanings_are_lightness_and_the_side_of_the_light():
+    x = torch.zeros(3, 2, 4, 5)
+    x[0, :, :, :2], x[1, 0, :, 3:], x[2] = 10, 20, 7
+    assert torch.equal(arithmetic.meanings(x), torch.tensor([[4.0, 10.0], [4.0, -10.0], [7.0, 0.0]]).double())
+
+
+def test_sums_of_concepts_end_where_they_must():
+    """Rows of four concepts that are numbers themselves: any drawn sum of them is the fourth."""
+    told = torch.tensor([[9.0, 9.0], [9.0, 1.0], [1.0, 9.0], [1.0, 1.0], [5.0, 5.0], [5.0, 5.0]]).repeat(5, 1).double()
+    concepts = arithmetic.Concepts.of(told)
+    assert {kind: len(members) for kind, members in concepts.members.items()} == dict.fromkeys(concepts.members, 5)
+    chosen = concepts.drawn(30, 3, torch.Generator().manual_seed(0))
+    assert chosen.shape == (30, 3, 3)
+    assert torch.equal(arithmetic.summed(told, chosen), told[1].expand(30, 2))
+    light_right = torch.zeros(1, 1, 2, 2).double()
+    light_right[..., 0], light_right[..., 1] = 8, 20
+    assert concepts.reached(light_right).tolist() == [True]
+    assert concepts.reached(light_right.flip(3)).tolist() == [False]
+    assert concepts.reached(light_right / 10).tolist() == [False]
 
 
 def test_features_of_a_critic_are_its_maps_pooled_and_serve_an_svm(smoke):

@@ -14,6 +14,7 @@ from triptych.images import Images
 
 TRAINED = 10_000  # images at most
 SIDE = 32  # pixels that a network sees at most
+LEAST = 10  # images a class, on average, for features to be learned from labels: people's names, one picture each, teach none
 PLACES = 3  # places of a map on an axis that are kept
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -58,6 +59,14 @@ class CCNNExtractor:
             down = x.shape[2] > space[0] or x.shape[3] > space[1]
             x = F.interpolate(x, size=space, mode="bilinear", align_corners=False, antialias=down)
         return x.round().clamp(0, 255).byte()
+
+
+def teaches(images: Images) -> bool:
+    """Whether labels are such as to learn features from: two classes at least, of ten images or more on average."""
+    if images.labels is None:
+        return False
+    classes = len(images.labels.unique())
+    return classes > 1 and len(images) >= LEAST * classes
 
 
 def kept_extractor(images: Images, seed: int = 0) -> CCNNExtractor:

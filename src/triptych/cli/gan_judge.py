@@ -144,12 +144,11 @@ def _fetched(kind: str) -> Path:
 
 
 def _ccnn(voice: Console, images: Images) -> Extractor:
-    """A certified network trained on the images' own labels, on the embedded digits where they have none; kept in the cache folder."""
-    from triptych.ccnn.extractor import kept_extractor
+    """A certified network trained on the images' own labels, or on the embedded digits where they teach none; kept in the cache folder."""
+    from triptych.ccnn.extractor import kept_extractor, teaches
 
-    labelled = images.labels is not None and len(images.labels.unique()) > 1
     with voice.progress("a certified network for features", 1) as progress:
-        found = kept_extractor(images if labelled else load("digits"))
+        found = kept_extractor(images if teaches(images) else load("digits"))
         progress.advance()
     return found
 

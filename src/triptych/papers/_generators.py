@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Yardstick:
-    """Real images by one extractor: a certified network trained on their labels, on embedded digits where they have none."""
+    """Real images by one extractor: a certified network trained on their labels, on embedded digits where they teach none."""
 
     extractor: "Extractor"
     real: "Found"
@@ -29,12 +29,11 @@ class Yardstick:
         """That of the first n of a seeded order; the same for all cells and seeds."""
         import torch
 
-        from triptych.ccnn.extractor import kept_extractor
+        from triptych.ccnn.extractor import kept_extractor, teaches
         from triptych.data import load
         from triptych.metrics.features import extract
 
-        labelled = images.labels is not None and len(images.classes) > 1
-        extractor = kept_extractor(images if labelled else load("digits"))
+        extractor = kept_extractor(images if teaches(images) else load("digits"))
         chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:n]
         return cls(extractor, extract(extractor, images.take(chosen).pixels), len(chosen))
 
