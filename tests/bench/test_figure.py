@@ -78,3 +78,26 @@ def test_a_gallery_shows_its_pictures_whatever_their_captions():
     tile = Picture(figure.images(red), "a red square", caption="$数_")
     shown = pixels(figure.gallery(Gallery([tile] * 7), columns=4))
     assert (np.abs(shown[..., :3].astype(int) - [255, 0, 0]).max(-1) < 8).sum() > 7 * 100 * 100
+
+
+def test_panels_lie_side_by_side_and_share_a_legend():
+    series = [Series("a", [1, 2, 3], [1.0, 2.0, 3.0]), Series("b_$2$", [1, 2], [3.0, 1.0])]
+    one, two = (Curves(series, "t", label, "y") for label in ("steps", "seconds"))
+    both, single = pixels(figure.panels([one, two])), pixels(figure.panels([one]))
+    assert abs(both.shape[0] - single.shape[0]) <= 2
+    assert abs(both.shape[1] - 2 * single.shape[1]) <= 2
+    halves = both[:, : both.shape[1] // 2], both[:, both.shape[1] // 2 :]
+    for colour in figure.SERIES[:2]:
+        wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+        for half in halves:
+            lower = half[half.shape[0] // 5 :]  # below the legend
+            assert (lower[..., :3] == wanted).all(2).sum() > 50
+
+
+def test_a_gallery_of_few_pictures_is_no_wider_than_they_are():
+    tile = Picture(figure.images(np.zeros((1, 3, 4, 4), np.uint8)), "a black square", caption="black")
+    widths = [
+        pixels(figure.gallery(Gallery([tile] * n, large=large))).shape[1]
+        for n, large in ((2, False), (2, True), (9, True))
+    ]
+    assert widths == [2 * 216, 2 * 360, 4 * 360]

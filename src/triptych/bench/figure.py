@@ -3,6 +3,7 @@
 import io
 import math
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from triptych.bench.sections import Curves, Gallery, Series
 from triptych.check import wrong
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
     from numpy.typing import ArrayLike, NDArray
 
 INK, RULE = "#3d434b", "#c9ccd1"
@@ -35,13 +38,14 @@ def images(pixels: "ArrayLike", columns: int | None = None) -> bytes:
     return _mosaic(tiles, columns)
 
 
-def gallery(section: Gallery, columns: int = 6) -> bytes:
-    """Draw a gallery with its captions as one picture."""
+def gallery(section: Gallery, columns: int | None = None) -> bytes:
+    """Draw a gallery with its captions as one picture, six small pictures or four large ones in a row unless told otherwise."""
     from matplotlib.figure import Figure
     from matplotlib.image import imread
 
-    rows = math.ceil(len(section.pictures) / columns)
-    figure = Figure(figsize=(1.5 * columns, 1.8 * rows), layout="constrained")
+    columns = columns or min(4 if section.large else 6, len(section.pictures))
+    rows, side = math.ceil(len(section.pictures) / columns), 2.5 if section.large else 1.5
+    figure = Figure(figsize=(side * columns, (side + 0.3) * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
@@ -57,6 +61,36 @@ def curves(section: Curves) -> bytes:
 
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     axis = figure.subplots()
+    _draw(axis, section)
+    if len(section.series) > 1:
+        _plain(axis.legend(frameon=False, labelcolor=INK))
+    return _png(figure)
+
+
+def panels(sections: Sequence[Curves]) -> bytes:
+    """Draw diagrams of the same series side by side, with one height and one legend, as papers print them."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(sections), 3.8), layout="constrained")
+    axes = figure.subplots(1, len(sections), squeeze=False, sharey=True)[0]
+    for axis, section in zip(axes, sections):
+        _draw(axis, section)
+    for axis in axes[1:]:
+        axis.set_ylabel("")
+    handles, labels = axes[0].get_legend_handles_labels()
+    place = {"loc": "outside upper center", "ncols": len(handles), "frameon": False, "labelcolor": INK, "fontsize": 8}
+    _plain(figure.legend(handles, labels, **place))
+    return _png(figure)
+
+
+def _plain(legend: "Legend") -> None:
+    """Show names as they are, whatever signs of TeX they have."""
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _draw(axis: "Axes", section: Curves) -> None:
+    """Draw curves with their axes."""
     for index, series in enumerate(section.series):
         x, y = plottable(section, series)
         mark = "o" if len(x) <= 40 else "None"
@@ -69,10 +103,6 @@ def curves(section: Curves) -> bytes:
     axis.spines[["left", "bottom"]].set_color(RULE)
     axis.tick_params(colors=INK, which="both", width=0.6)
     axis.grid(color=RULE, linewidth=0.4, alpha=0.7)
-    if len(section.series) > 1:
-        for text in axis.legend(frameon=False, labelcolor=INK).get_texts():
-            text.set_parse_math(False)
-    return _png(figure)
 
 
 def plottable(section: Curves, series: Series) -> tuple[list[float], list[float]]:

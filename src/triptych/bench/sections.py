@@ -101,12 +101,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Small pictures, each with its caption."""
+    """Small pictures, each with its caption; ``large`` where each is a grid of pictures itself."""
 
     kind: ClassVar[str] = "gallery"
     pictures: Sequence[Picture]
     title: str = ""
     caption: str = ""
+    large: bool = False
 
 
 @dataclass(frozen=True)

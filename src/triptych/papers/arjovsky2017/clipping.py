@@ -165,12 +165,12 @@ def render(rows: Sequence[Row]) -> list[Section]:
         series.append(Series("KID over its largest", curve["step"], _relative(curve["kid"])))
         sections.append(Curves(series, f"{label}: estimate and quality", "generator step", "share of the largest"))
         samples = first[key].artefact("pictures")["samples"].numpy()
-        tiles.append(Picture(figure.images(samples, columns=8), f"samples of {label}", label))
+        tiles.append(Picture(figure.images(samples, columns=8), f"samples of {label}", caption=label))
     clipped = [(label, key[1], first[key].artefact("histogram")) for key, label in labels.items() if key[1] is not None]
     if clipped:
         series = [Series(label, [x / clip for x in told["x"]], told["share"]) for label, clip, told in clipped]
         sections.append(Curves(series, "The critic's weights at the end", "weight over the bound", "share"))
-    return [*sections, Gallery(tiles, "Samples at the end, not chosen by hand")] if tiles else sections
+    return [*sections, Gallery(tiles, "Samples at the end, not chosen by hand", large=True)] if tiles else sections
 
 
 def _labels(rows: Sequence[Row]) -> dict[tuple[str, float | None], str]:

@@ -153,8 +153,8 @@ def _pictures(rows: Sequence[Row], known: Sequence[int]) -> list[Section]:
             if those:
                 first = min(those, key=lambda row: row.seed)
                 samples = first.artefact("pictures")["samples"].numpy()
-                tiles.append(Picture(figure.images(samples, columns=8), f"samples of {label}", label))
-        sections.append(Gallery(tiles, f"{number}. {ROWS[number]}"))
+                tiles.append(Picture(figure.images(samples, columns=8), f"samples of {label}", caption=label))
+        sections.append(Gallery(tiles, f"{number}. {ROWS[number]}", large=True))
     return sections
 
 

@@ -129,24 +129,34 @@ def render(rows: Sequence[Row]) -> list[Section]:
     if chosen:
         gpu = str(chosen[0][1].provenance.get("device", "")).startswith("cuda")
         clock = ("seconds", "seconds of training") if gpu else ("cpu_seconds", "seconds of training on one core")
-        for x, label in (("step", "generator iterations"), clock):
-            series = [
-                Series(name, row.artefact("course")["curve"][x], row.artefact("course")["curve"]["is"])
-                for name, row in chosen
-            ]
-            sections.append(Curves(series, f"Figure 3: score over {label}", label, "score"))
+        sections.append(_figure(chosen, (("step", "generator iterations"), clock)))
         sections.append(_samples(chosen))
     return sections
+
+
+def _figure(chosen: Sequence[tuple[str, Row]], over: Sequence[tuple[str, str]]) -> Picture:
+    """Both panels as one picture."""
+    from triptych.bench import figure
+
+    panels = []
+    for x, label in over:
+        courses = [(name, row.artefact("course")["curve"]) for name, row in chosen]
+        series = [Series(name, course[x], course["is"]) for name, course in courses]
+        panels.append(Curves(series, f"Score over {label}", label, "score"))
+    alt = "; ".join(panel.alt for panel in panels)
+    return Picture(figure.panels(panels), alt, "Figure 3: score over iterations, and over the clock")
 
 
 def _samples(chosen: Sequence[tuple[str, Row]]) -> Gallery:
     from triptych.bench import figure
 
     tiles = [
-        Picture(figure.images(row.artefact("pictures")["samples"].numpy(), columns=8), f"samples of {name}", name)
+        Picture(
+            figure.images(row.artefact("pictures")["samples"].numpy(), columns=8), f"samples of {name}", caption=name
+        )
         for name, row in chosen
     ]
-    return Gallery(tiles, "Samples at the end, not chosen by hand")
+    return Gallery(tiles, "Samples at the end, not chosen by hand", large=True)
 
 
 def _note(rows: Sequence[Row]) -> str:

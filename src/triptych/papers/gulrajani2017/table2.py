@@ -203,7 +203,7 @@ def _pictures(rows: Sequence[Row]) -> list[Section]:
             Picture(
                 figure.images(row.artefact("pictures")["samples"].numpy(), columns=4),
                 f"samples of pair {number} under {label}",
-                f"pair {number}",
+                caption=f"pair {number}",
             )
             for number, row in sorted(first.items())
         ]

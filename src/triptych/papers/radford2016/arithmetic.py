@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from triptych.bench.experiment import Context, Experiment, Row, Scale
-from triptych.bench.sections import Entry, Gallery, Picture, Section, Table
+from triptych.bench.sections import Entry, Picture, Section, Table
 from triptych.bench.table import seeds
 
 if TYPE_CHECKING:
@@ -206,15 +206,11 @@ def render(rows: Sequence[Row]) -> list[Section]:
     ]
     if rows:
         kept = min(rows, key=lambda row: row.seed).artefact("pictures")
-        tiles = [
-            Picture(
-                figure.images(kept[f"sums_{of}"].numpy(), columns=3 * (of + 1) + 1),
-                f"sums of {of} a term",
-                f"{of} a term: samples and their mean, of light left, dark right and dark left; last the sum",
-            )
-            for of in EXEMPLARS[:2]
-        ]
-        sections.append(Gallery(tiles, "Figure 7: the first sums, not chosen by hand"))
+        for of in EXEMPLARS[:2]:
+            caption = "A row a sum: samples of light left and their mean, of dark right, of dark left; last the sum."
+            drawn = figure.images(kept[f"sums_{of}"].numpy(), columns=3 * (of + 1) + 1)
+            title = f"Figure 7: the first sums of {of} a term, not chosen by hand"
+            sections.append(Picture(drawn, f"sums of {of} a term", title, caption))
         title = "Figure 8: the first samples along the turn"
         sections.append(Picture(figure.images(kept["turn"].numpy(), columns=STOPS), "samples along the turn", title))
     return sections
