@@ -45,12 +45,14 @@ def gallery(section: Gallery, columns: int | None = None) -> bytes:
 
     columns = columns or min(4 if section.large else 6, len(section.pictures))
     rows, side = math.ceil(len(section.pictures) / columns), 2.5 if section.large else 1.5
-    figure = Figure(figsize=(side * columns, (side + 0.3) * rows), layout="constrained")
+    drawn = [imread(io.BytesIO(picture.png), format="png") for picture in section.pictures]
+    tall = max(tile.shape[0] / tile.shape[1] for tile in drawn)
+    figure = Figure(figsize=(side * columns, (side * tall + 0.3) * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
-    for axis, picture in zip(axes, section.pictures):
-        axis.imshow(imread(io.BytesIO(picture.png), format="png"), interpolation="nearest")
+    for axis, tile, picture in zip(axes, drawn, section.pictures):
+        axis.imshow(tile, interpolation="nearest")
         axis.set_title(picture.caption, fontsize=8, color=INK, parse_math=False)
     return _png(figure)
 

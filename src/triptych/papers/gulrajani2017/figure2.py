@@ -141,10 +141,11 @@ def _count(found: Mapping[tuple[int, str], list[bool]], known: Sequence[int], me
 
 
 def _pictures(rows: Sequence[Row], known: Sequence[int]) -> list[Section]:
-    """A gallery a row of the figure, of the first seed."""
+    """Of the first seed: eight samples a cell as one picture, then 64, a gallery a row of the figure."""
     from triptych.bench import figure
     from triptych.gan.recipes import ROWS
 
+    few: list[Picture] = []
     sections: list[Section] = []
     for number in known:
         tiles = []
@@ -154,7 +155,13 @@ def _pictures(rows: Sequence[Row], known: Sequence[int]) -> list[Section]:
                 first = min(those, key=lambda row: row.seed)
                 samples = first.artefact("pictures")["samples"].numpy()
                 tiles.append(Picture(figure.images(samples, columns=8), f"samples of {label}", caption=label))
+                drawn = figure.images(samples[:8], columns=4)
+                few.append(Picture(drawn, f"samples of {label}", caption=f"{number}. {label}"))
         sections.append(Gallery(tiles, f"{number}. {ROWS[number]}", large=True))
+    if few:
+        sheet = figure.gallery(Gallery(few, large=True), columns=len(METHODS))
+        alt = f"Eight samples of each of {len(few)} cells, a row an architecture, a column a method"
+        sections.insert(0, Picture(sheet, alt, "Figure 2: eight samples a cell, not chosen by hand"))
     return sections
 
 
