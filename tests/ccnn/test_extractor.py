@@ -87,3 +87,10 @@ def test_labels_teach_where_classes_have_ten_images_on_average():
     assert not teaches(Images(x, torch.zeros(30, dtype=torch.int64), ("a", "b")))
     assert teaches(Images(x, torch.arange(30) % 3, ("a", "b", "c")))
     assert not teaches(Images(x, torch.arange(30) % 4, tuple("abcd")))
+
+
+def test_labels_teach_nothing_where_few_images_of_a_class_are_trained_on(monkeypatch):
+    monkeypatch.setattr("triptych.ccnn.extractor.TRAINED", 20)
+    x, classes = torch.zeros(60, 1, 8, 8, dtype=torch.uint8), tuple("abc")
+    assert not teaches(Images(x, torch.arange(60) % 3, classes))
+    assert teaches(Images(x, torch.arange(60) % 2, classes[:2]))

@@ -1,12 +1,14 @@
 """gan score, neighbours, audit against the metrics themselves; what is kept, and what the report shows of it."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from triptych.check import InputError
 from triptych.cli import main
 from triptych.cli.console import console
 from triptych.cli.gan_judge import Judged
@@ -62,6 +64,30 @@ def test_scores_are_the_metrics_and_are_kept(run, said):
     assert len(read_json(run / "scores.json")) == 2
 
 
+def test_scores_against_other_images_of_one_name_are_apart(run, said, tmp_path):
+    """The same number of images in folders of one name: two entries, and none for a second time."""
+    from triptych.gan.pictures import pngs
+
+    images = load("digits").pixels
+    for number, name in enumerate(("a", "b")):
+        (tmp_path / name / "photos").mkdir(parents=True)
+        for i, png in enumerate(pngs(images[20 * number : 20 * number + 20])):
+            (tmp_path / name / "photos" / f"{i}.png").write_bytes(png)
+    for name, metric in (("a", "fid"), ("b", "kid"), ("a", "pr")):
+        said("gan", "score", run, "--features", "pixels", "--metrics", metric, "--data", tmp_path / name / "photos")
+    kept = [set(entry["scores"]) for entry in read_json(run / "scores.json")]
+    assert sorted(kept, key=len) == [{"kid"}, {"fid", "precision", "recall"}]
+
+
+def test_a_conditional_run_is_not_scored_with_more_classes_than_it_has(gan_runs):
+    judged = Judged.open(gan_runs / "classed", None)
+    data = {key: value for key, value in judged.run.config["data"].items() if key != "classes"}
+    run = replace(judged.run, config={**judged.run.config, "data": data})
+    few = replace(judged, run=run, recipe=judged.recipe.changed(classes=5))
+    with pytest.raises(InputError, match="must have the run's 5 classes, got 10"):
+        few.images("digits")
+
+
 def test_the_default_features_are_a_certified_networks_and_are_kept(run, said, tmp_path):
     data, err = said("gan", "score", run, "--metrics", "kid,is")
     assert data["extractor"].startswith("CCNN of 10 classes, 200 images of 8 x 8 (")
@@ -82,6 +108,8 @@ def test_a_conditional_run_is_scored_with_the_labels_of_the_images(gan_runs):
     found = judged.generated(console(True), 40, 5, Images(pixels, torch.tensor([3, 1, 3, 3]), tuple("0123456789")))
     each = [(found == images).flatten(1).all(1) for images in of]
     assert [int(same.sum()) for same in each] == [10, 30]
+    few = judged.generated(console(True), 3, 5, Images(pixels, torch.tensor([3, 1, 3, 3]), tuple("0123456789")))
+    assert torch.equal(few, found[:3])
     in_turn = judged.generated(console(True), 40, 5)
     assert torch.equal(in_turn, torch.cat(list(sampler.sample(5, 40))))
 
@@ -206,6 +234,7 @@ REFUSED = {
     "too many": (["score", "--n", "201"], "n must be a whole number from 2 to 200"),
     "no data": (["score", "--data", "nowhere"], "nowhere"),
     "other images": (["score", "--data", "stacked_digits"], "must be of 1 x 8 x 8, as the run's are, got 3 x 8 x 8"),
+    "a split of the run's own": (["score", "--split", "test"], "split must be left away where --data is"),
     "a torn crop": (["neighbours", "--crop", "1,2,3"], "crop must be x,y,w,h"),
     "a crop outside": (["neighbours", "--crop", "5,0,4,8"], "crop must lie within the images, 8 wide and 8 high"),
     "no neighbour": (["neighbours", "--features", "pixels", "--k", "201"], "k must be at most the 200 images"),

@@ -11,8 +11,14 @@ from PIL import Image
 
 from triptych import load, store
 from triptych.cli import main
+from triptych.cli.console import console
+from triptych.cli.gan_options import Game, Keeping, Machine, Reading
+from triptych.cli.gan_train import apart
+from triptych.cli.gan_wish import Wish
 from triptych.gan.folder import Run
+from triptych.gan.recipes import RECIPES
 from triptych.gan.run import load_generator
+from triptych.images import Images
 
 TRAIN = [
     "gan",
@@ -176,6 +182,20 @@ def test_pictures_are_read_once_and_the_training_split_is_taken(tmp_path, monkey
     assert sorted(p.relative_to(tmp_path / "s").as_posix() for p in (tmp_path / "s").rglob("*.png")) == [
         f"night/{i:06d}.png" for i in range(3)
     ]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_held_out_pictures_are_decoded_by_the_main_process_and_read_by_the_others(monkeypatch, first):
+    """Each process reads; the main one first, while the others wait."""
+    done = []
+    images = Images(torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
+    monkeypatch.setattr("triptych.cli.gan_train.mapped", lambda *_, **__: done.append("read") or images)
+    engine = type("E", (), {"main": first, "wait": lambda self: done.append("wait")})()
+    wish = Wish("dcgan", Reading(held_out="digits"), Game(), Machine(), Keeping())
+    recipe = RECIPES["dcgan"]((1, 8, 8))
+    _, held_out = apart(console(True), wish, images, recipe, engine)
+    assert held_out.images is images
+    assert done == (["read", "wait"] if first else ["wait", "read"])
 
 
 def test_a_run_begins_with_another_ones_weights(gan_run, tmp_path, said):

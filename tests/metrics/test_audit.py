@@ -5,7 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from triptych.check import InputError
+from triptych.cli.console import console
+from triptych.cli.gan_compare import _together
+from triptych.cli.gan_judge import Judged
 from triptych.data import load
+from triptych.images import Images
 from triptych.metrics.audit import InFeatures, UpToShifts, audit
 from triptych.metrics.features import Pixels
 
@@ -98,6 +102,41 @@ def test_generators_that_copy_are_found(digits, change, share, sizes):
     assert (chosen < len(copied)).double().mean() > 0.8
     right = chosen[chosen < len(copied)]
     assert (found.spaces[1].train[right] == right).double().mean() > 0.9
+
+
+def test_honest_conditional_samples_have_the_labels_of_all_images():
+    """Classes of four images: labels that follow the training images alone would be evidence of memorisation."""
+    g = torch.Generator().manual_seed(0)
+    centres = torch.randint(0, 200, (50, 1, 4, 4), generator=g)
+
+    def drawn(labels):
+        return (centres[labels] + torch.randint(0, 56, (len(labels), 1, 4, 4), generator=g)).byte()
+
+    judged = Judged.__new__(Judged)  # of a sampler that makes each class's law exactly
+    p = []
+    for seed in range(20):
+        labels = torch.arange(200) % 50
+        images, order = Images(drawn(labels), labels, tuple(map(str, range(50)))), torch.randperm(200, generator=g)
+        train, unseen = images.take(order[20:]), images.take(order[:20])
+        every = _together(train, unseen)
+        assert every.labels is not None
+        object.__setattr__(judged, "sampler", Exact(drawn))
+        made = judged.generated(console(True), 400, seed, every)
+        p.append(audit(made, train.pixels, unseen.pixels, [PIXELS], draws=99, seed=seed).p_value)
+    assert sum(value <= 0.05 for value in p) <= 5  # P(Binomial(20, .05) > 5) = 3e-4; by training labels it is 13 of 20
+
+
+class Exact:
+    """A conditional sampler whose images of a class have its law."""
+
+    def __init__(self, drawn):
+        self.images = lambda z, labels: drawn(labels)
+
+    def labels(self, first, count):
+        return torch.arange(first, first + count) % 50
+
+    def z(self, seed, first, count):
+        return torch.zeros(count, 1)
 
 
 def test_p_values_are_even_under_exchangeable_labels(digits):

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
-from triptych.bench.experiment import Scale
+from triptych.bench.experiment import Context, Scale
 from triptych.bench.row import read_rows
 from triptych.cli import main
 from triptych.data import load
+from triptych.gan.draw import Latent
 from triptych.gan.recipes import RECIPES
 from triptych.papers import find
 from triptych.papers.arjovsky2017.clipping import at_ends
@@ -44,6 +45,9 @@ def test_every_cell_has_a_row_of_finite_numbers_and_a_page(smoke, name, tmp_path
     assert len(rows) == len(experiment.cells(Scale.SMOKE))
     for row in rows:
         assert all(value is None or math.isfinite(value) for value in row.metrics.values())
+        assert any(
+            value is not None for key, value in row.metrics.items() if "steps" not in key and "seconds" not in key
+        )
         assert row.metrics["steps"] > 0 or {"random", "pixels", "real"} & set(row.cell.values())
     assert main(["report", str(smoke / name), "--out", str(tmp_path)]) == 0
     page = (tmp_path / "report.md").read_text()
@@ -83,11 +87,18 @@ def test_random_pairs_are_drawn_evenly_and_are_the_same_for_both_methods():
         found = [getattr(player, name) for player in players]
         expected = 1200 / len(choices)
         assert all(abs(found.count(value) - expected) < 5 * expected**0.5 for value in choices)
+    equal = [table2.drawn_pair(number)[0].depth == table2.drawn_pair(number)[1].depth for number in range(600)]
+    assert 100 < sum(equal) < 200  # a quarter, as the two are drawn apart
     number = next(n for n in range(100) if table2.drawn_pair(n)[1].normalised)
     gan, penalty = (table2.recipe_of(table2.Cell(number, method), (3, 32, 32), 4) for method in table2.METHODS)
     assert gan.generator == penalty.generator
     assert (gan.critic.norm, penalty.critic.norm) == ("batch", "layer")
     assert gan.critic.width == table2.drawn_pair(number)[1].width // 4
+    assert penalty.rules.critic_optimiser.weight_decay == gan.rules.critic_optimiser.weight_decay == 1e-3
+    plain = next(n for n in range(100) if not table2.drawn_pair(n)[1].normalised)
+    plain = table2.recipe_of(table2.Cell(plain, "wgan-gp"), (3, 32, 32), 4)
+    assert (plain.critic.norm, plain.rules.critic_optimiser.weight_decay) == ("none", 0)
+    assert penalty.rules.generator_optimiser.weight_decay == 0
     assert penalty.objective.critic_steps(9) == 5
     assert gan.objective.critic_steps(9) == 1
 
@@ -97,7 +108,7 @@ def test_outcomes_count_pairs_with_both_scores():
         return type("R", (), {"cell": {"pair": pair, "method": method}, "seed": seed, "metrics": {"is": score}})()
 
     rows = [row(0, "dcgan", 2.0), row(0, "wgan-gp", 3.0), row(1, "dcgan", None), row(1, "wgan-gp", 1.5)]
-    rows += [row(2, "dcgan", 1.4), row(2, "wgan-gp", 1.0), row(3, "dcgan", 9.0)]
+    rows += [row(2, "dcgan", 1.4), row(2, "wgan-gp", 1.0000000000000013), row(3, "dcgan", 9.0)]
     assert table2.outcomes(rows, 1.0) == [1, 1, 1, 0]
     assert table2.outcomes(rows, 1.5) == [0, 0, 1, 2]
     assert table2.one_sided(rows) == (1, 2)
@@ -146,6 +157,61 @@ def test_sums_of_concepts_end_where_they_must():
     assert concepts.reached(light_right).tolist() == [True]
     assert concepts.reached(light_right.flip(3)).tolist() == [False]
     assert concepts.reached(light_right / 10).tolist() == [False]
+
+
+def test_sums_are_of_means_of_their_terms():
+    values = torch.randn(9, 2, 3, generator=torch.Generator().manual_seed(0)).double()
+    chosen = torch.tensor([[[0, 1], [2, 3], [4, 5]], [[8, 7], [6, 6], [1, 0]]])
+    expected = [
+        (values[0] + values[1]) / 2 - (values[2] + values[3]) / 2 + (values[4] + values[5]) / 2,
+        (values[8] + values[7]) / 2 - values[6] + (values[1] + values[0]) / 2,
+    ]
+    torch.testing.assert_close(arithmetic.summed(values, chosen), torch.stack(expected))
+
+
+class Ramp:
+    """A sampler of two pixels, left z[0] and right z[1]."""
+
+    latent = Latent(2)
+
+    def z(self, seed, first, count):
+        return torch.arange(first, first + count, dtype=torch.float64)[:, None].expand(-1, 2) + 100
+
+    def images(self, z):
+        return z[:, None, None, :].round().clamp(0, 255).byte()
+
+
+def test_turns_are_counted_and_drawn_as_they_move_samples():
+    left, right = torch.tensor([20.0, -20.0]).double(), torch.tensor([-20.0, 20.0]).double()
+    assert arithmetic._share(Ramp(), [left], 10) == 1
+    assert arithmetic._share(Ramp(), [left, right], 10) == 0.5
+    along = arithmetic._along(Ramp(), left)
+    assert along.shape == (8 * arithmetic.STOPS, 1, 1, 2)
+    assert along[0].flatten().tolist() == [90, 110]
+    assert along[arithmetic.STOPS - 1].flatten().tolist() == [110, 90]
+    assert along[arithmetic.STOPS].flatten().tolist() == [91, 111]
+    z = torch.arange(20, dtype=torch.float64)[:, None]
+    rng = torch.Generator().manual_seed(0)
+    turn = arithmetic._turn(z, (torch.tensor([0, 1, 2, 3]), torch.tensor([10, 11, 12, 13])), rng)
+    assert turn.tolist() == [-10]
+
+
+def test_a_row_of_sums_has_the_terms_in_the_order_of_its_caption():
+    drawn = arithmetic._figure(Ramp(), torch.tensor([[[50], [20], [10]]]))
+    assert drawn[:, 0, 0, 0].tolist() == [150, 150, 120, 120, 110, 110, 140]
+
+
+def test_concepts_that_no_sample_has_are_told_of(monkeypatch, tmp_path):
+    """A generator whose samples are all alike has none to sum."""
+    monkeypatch.setattr(arithmetic, "meanings", lambda images: torch.ones(len(images), 2).double())
+    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path))
+    context = Context(Scale.SMOKE)
+    metrics, artefacts = arithmetic.measure(arithmetic.Cell("dcgan"), context)
+    assert metrics["smallest"] == 0
+    assert metrics["reached_z_1"] is metrics["turned"] is None
+    row = type("R", (), {"metrics": metrics, "seed": 0, "artefact": lambda self, name: artefacts[name]})()
+    table, turned = arithmetic.render([row])
+    assert table.rows[0][1].text == turned.rows[0][1].text == "none to sum"
 
 
 def test_features_of_a_critic_are_its_maps_pooled_and_serve_an_svm(smoke):

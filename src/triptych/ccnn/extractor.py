@@ -62,11 +62,11 @@ class CCNNExtractor:
 
 
 def teaches(images: Images) -> bool:
-    """Whether labels are such as to learn features from: two classes at least, of ten images or more on average."""
+    """Whether labels are such as to learn features from: two classes at least, of ten images or more of those that are trained on."""
     if images.labels is None:
         return False
     classes = len(images.labels.unique())
-    return classes > 1 and len(images) >= LEAST * classes
+    return classes > 1 and min(len(images), TRAINED) >= LEAST * classes
 
 
 def kept_extractor(images: Images, seed: int = 0) -> CCNNExtractor:

@@ -20,7 +20,7 @@ from triptych.metrics.features import Extractor, Pixels, extract
 from triptych.metrics.neighbours import nearest_in_parts
 
 SHOWN = 12  # suspicious samples in a picture
-PART = 2048  # images whose features are in memory at a time
+PART = 1 << 25  # pixels of the images whose features are in memory at a time
 
 
 def neighbours(
@@ -64,9 +64,10 @@ def audited(
     whole("shift", shift, low=0)
     judged = Judged.open(folder, drawn.checkpoint)
     train, unseen = judged.apart(judging.data, held_out)
-    by = extractor(voice, judging, _together(train, unseen))  # features must not know which images were trained on
+    every = _together(train, unseen)  # neither features nor labels may know which images were trained on
+    by = extractor(voice, judging, every)
     n = count("n", judging.n, 1 << 20, 1000)
-    made = judged.generated(voice, n, drawn.seed, train)
+    made = judged.generated(voice, n, drawn.seed, every)
     pool = train.pixels, unseen.pixels
     with voice.progress("comparisons", 1) as progress:
         found = audit(made, pool[0], pool[1], [UpToShifts(shift=shift), InFeatures(by)], seed=drawn.seed)
@@ -199,7 +200,8 @@ def _nearest(
         raise InputError(f"k must be at most the {len(images):,} images, got {k}")
     cut = (lambda x: x) if window is None else (lambda x: x[:, :, window[0], window[1]].contiguous())
     with voice.progress(f"neighbours by {by.name}", 1) as progress:
-        parts = (extract(by, cut(part)).features for part in images.pixels.split(PART))
+        few = max(1, PART // images.pixels[0].numel())
+        parts = (extract(by, cut(part)).features for part in images.pixels.split(few))
         found = nearest_in_parts(extract(by, cut(made)).features, parts, k)
         progress.advance()
     return found

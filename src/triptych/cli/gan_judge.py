@@ -49,6 +49,10 @@ class Judged:
         the preferred one if there is one. Raises InputError.
         """
         told = self.run.config.get("data", {})
+        if data is None and split is not None:
+            raise InputError(
+                "split must be left away where --data is, as the run's own images are read as the run read them"
+            )
         if data is None:
             data = told.get("path")
             if data is None:
@@ -65,6 +69,10 @@ class Judged:
             raise InputError(f"images of {data} must be of {expected}, as the run's are, got {got}")
         if self.recipe.classes and list(images.classes) != list(told.get("classes", images.classes)):
             raise InputError(f"images of {data} must have the classes of the run, {', '.join(told['classes'][:10])}")
+        if self.recipe.classes and images.labels is not None and len(images.classes) > self.recipe.classes:
+            raise InputError(
+                f"images of {data} must have the run's {self.recipe.classes} classes, got {len(images.classes)}"
+            )
         return images
 
     def apart(self, data: str | None, held_out: str | None) -> tuple[Images, Images]:

@@ -167,8 +167,8 @@ class Judging:
     n
         How many generated images, and of real ones as many.
     features
-        ccnn: a certified network trained on the images' own labels, on the embedded digits where they have none; pixels; inception or
-        vgg.
+        ccnn: a certified network trained on the images' own labels, on the embedded digits where they have none or fewer than ten images
+        a class; pixels; inception or vgg.
     weights
         A .safetensors or .pth file of Inception-v3 or VGG-16, in the names of torchvision; what `triptych data fetch` brought where none is
         given.

@@ -119,12 +119,14 @@ def scored(folder: Path, judging: Judging, metrics: str | None, drawn: Drawn, js
     entry = {
         "step": judged.step,
         "data": named(judging.data, judged),
+        "real": images.checksum()[:16],
+        "labels": "of the images" if judged.recipe.classes and images.labels is not None else "none",
         "extractor": by.name,
         "n": n,
         "seed": drawn.seed,
         "scores": {name: {"value": s.value, "spread": s.spread, "less": s.less} for name, s in found.items()},
     }
-    keep(judged.run.folder, SCORES, entry, ("step", "data", "extractor", "n", "seed"))
+    keep(judged.run.folder, SCORES, entry, ("step", "data", "real", "labels", "extractor", "n", "seed"))
     if not json:
         rows = [
             (name, f"{s.value:.4g}", "" if s.spread is None else f"{s.spread:.2g}", _better(s))

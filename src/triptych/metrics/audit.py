@@ -22,6 +22,7 @@ from triptych.metrics.neighbours import BLOCK, MORE_ROUGHLY, Centred, nearest
 DRAWS = 999  # p-values are whole thousandths
 MISSED = 1e-3  # how often a list of neighbours may hold no image of one of the two sets
 MOST = 200  # neighbours in a list
+SAMPLES = 1024  # whose windows are in memory at a time
 FLOOR = 1e-3  # of the median distance: what is nearer counts as a copy, and no ratio is larger for it
 
 
@@ -81,12 +82,11 @@ class UpToShifts:
         s = whole("shift", self.shift, low=0)
         if min(a.shape[2:]) <= 2 * s:
             raise wrong("shift", f"less than half the images' side, {min(a.shape[2:])}", s)
-        windows = [window.flatten(1) for window in self._windows(a, s)]
         inner = b[:, :, s : b.shape[2] - s, s : b.shape[3] - s].flatten(1)
         if whole("k", k) > len(inner):
             raise InputError(f"k must be at most {len(inner)}, the images that there are, got {k}")
-        step, centred = max(1, BLOCK // len(inner)), Centred.of(inner, torch.float32)
-        found = [self._nearest([w[i : i + step] for w in windows], inner, centred, k) for i in range(0, len(a), step)]
+        step, centred = max(1, min(SAMPLES, BLOCK // len(inner))), Centred.of(inner, torch.float32)
+        found = [self._nearest(self._windows(a[i : i + step], s), inner, centred, k) for i in range(0, len(a), step)]
         distances, indices = (torch.cat(parts) for parts in zip(*found))
         return distances, indices
 
@@ -106,10 +106,11 @@ class UpToShifts:
         return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").min(0).values
 
     def _windows(self, a: Tensor, s: int) -> list[Tensor]:
-        """Every window of samples, and of their mirror images."""
+        """Every window of samples, and of their mirror images, as rows."""
         h, w = a.shape[2] - 2 * s, a.shape[3] - 2 * s
         sides = [a, a.flip(3)] if self.mirror else [a]
-        return [x[:, :, i : i + h, j : j + w] for x in sides for i in range(2 * s + 1) for j in range(2 * s + 1)]
+        places = [(i, j) for i in range(2 * s + 1) for j in range(2 * s + 1)]
+        return [x[:, :, i : i + h, j : j + w].flatten(1) for x in sides for i, j in places]
 
 
 @dataclass(frozen=True, eq=False)

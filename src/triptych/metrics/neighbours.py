@@ -41,7 +41,7 @@ def nearest(
 
 
 def nearest_in_parts(queries: Tensor, parts: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
-    """``nearest`` among rows that come in parts, of which one is in memory at a time; indices count through all of them.
+    """``nearest`` among rows that come in parts, of which no more than two are in memory at a time; indices count through all of them.
 
     Raises InputError where there are fewer than k rows.
     """

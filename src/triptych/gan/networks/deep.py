@@ -27,7 +27,9 @@ class Activation(nn.Module):
         """Entrywise."""
         if self.kind == "softplus":
             return F.softplus(2 * x + 2) / 2 - 1
-        return x.tanh() if self.kind == "tanh" else F.leaky_relu(x, SLOPE if self.kind == "leaky" else 0.0)
+        if self.kind == "tanh":
+            return x.tanh()
+        return F.relu(x) if self.kind == "relu" else F.leaky_relu(x, SLOPE)
 
 
 @dataclass(frozen=True)
