@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from triptych.bench.experiment import Context, Experiment, Row, Scale
-from triptych.bench.sections import Entry, Picture, Section, Table
+from triptych.bench.sections import Entry, Gallery, Picture, Section, Table
 from triptych.bench.table import seeds
 
 if TYPE_CHECKING:
@@ -135,16 +135,18 @@ def render(rows: Sequence[Row]) -> list[Section]:
     sections: list[Section] = [
         Table(["", *(label for _, label, _ in names)], body, "After so many passes", _note(rows))
     ]
+    tiles = []
     for passes in known:
-        kept = first[passes].artefact("pictures")
-        title = f"After {passes} pass{'es' if passes > 1 else ''}"
-        sections.append(Picture(figure.images(kept["samples"].numpy(), columns=16), f"samples {title.lower()}", title))
+        samples = first[passes].artefact("pictures")["samples"].numpy()
+        title = f"after {passes} pass{'es' if passes > 1 else ''}"
+        tiles.append(Picture(figure.images(samples, columns=8), f"samples {title}", caption=title))
+    sections.append(Gallery(tiles, "Figures 2 and 3: samples, not chosen by hand", large=True))
+    for passes in known:
+        worst = first[passes].artefact("pictures")["worst"].numpy()
+        title = f"Most like a training image after {passes} pass{'es' if passes > 1 else ''}"
         caption = "Each three: the generated image that is relatively nearest to a training image, that image, the nearest held-out one."
-        sections.append(
-            Picture(
-                figure.images(kept["worst"].numpy(), columns=12), "samples beside their neighbours", caption=caption
-            )
-        )
+        drawn = figure.images(worst, columns=12)
+        sections.append(Picture(drawn, "samples beside their neighbours", title, caption))
     if known:
         walk = first[known[-1]].artefact("pictures")["walk"].numpy()
         title = f"Figure 4: straight lines between {STOPS} points of the noise, after {known[-1]} passes"
