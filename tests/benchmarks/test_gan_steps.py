@@ -2,7 +2,9 @@
 
 import argparse
 import importlib.util
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,23 @@ def test_peers_networks_are_ours_and_their_steps_run(monkeypatch):
     with torch.random.fork_rng(devices=[]):
         for step in (peers.examples(), peers.ours(64, "float32", "examples"), peers.ours(32, "bf16", "torchgan")):
             assert step() > 0
+
+
+def test_figure_3_within_a_time_is_scored_on_the_way(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path / "cache"))
+    figure3 = load("figure3_time", monkeypatch)
+    real = figure3.course
+
+    def ticks(*given):
+        return (replace(m, seconds=m.step / 10) for m in real(*given))  # a second a chunk
+
+    monkeypatch.setattr(figure3, "course", ticks)
+    words = ["--data", "digits", "--width", "2", "--seconds", "4", "--every", "2", "--images", "40"]
+    files = ["--out", str(tmp_path / "f.png"), "--json", str(tmp_path / "f.json")]
+    courses = figure3.main([*words, "--method", "dcgan", "--method", "gp-adam", *files])
+    for found in courses.values():
+        assert found["step"] == [10, 20, 40]
+        assert len(found["is"]) == len(found["kid"]) == 3
+    assert capsys.readouterr().out.count("gradient penalty, Adam") == 1
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((tmp_path / "f.json").read_text())["courses"] == courses
