@@ -73,6 +73,9 @@ def test_verdicts_compare_with_the_best_cell_of_their_seed():
     found = figure2.verdicts(rows)
     assert found == {(1, "dcgan"): [True, False], (1, "wgan-gp"): [True, True], (1, "lsgan"): [False, True]}
     assert figure2._count(found, [1], "wgan-gp") == "1"
+    assert figure2.nearest_method(rows, 1) is None  # a method is missing
+    rows += [row(1, "wgan", 0, 0.2, 0), row(1, "wgan", 1, 0.3, 0), row(1, "wgan", 2, 0.0, 0)]
+    assert figure2.nearest_method(rows, 1) == "wgan-gp"  # of the seeds that all have, .225 against .25, .5 and none
     assert figure2._count(found, [1], "dcgan") == "0 (with some seed 1)"
 
 
