@@ -10,13 +10,12 @@ score at the end, the kernel distance, images a second; written: both panels as 
 
 import argparse
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from triptych.bench import figure
-from triptych.bench.experiment import Context
+from triptych.bench.experiment import Context, Scale
 from triptych.bench.sections import Curves, Series
 from triptych.data import load, splits
 from triptych.engine import Engine
@@ -32,7 +31,7 @@ def played(method: str, images: Images, yardstick: Yardstick, options: argparse.
     """Columns step, seconds and scores; the first line is scored after the first chunk."""
     recipe = recipe_of(method, images.shape[1:], options.width)
     players = recipe.players(options.seed, Engine(device=torch.device(options.device)))
-    context = cast(Context, SimpleNamespace(seed=options.seed, device=options.device))
+    context = Context(Scale.PAPER, seed=options.seed, device=options.device)
     found: dict[str, list[float]] = {}
     due = 0.0
     for moment in course(recipe, players, images, context, 10**9, CHUNK):

@@ -77,6 +77,8 @@ def test_scores_against_other_images_of_one_name_are_apart(run, said, tmp_path):
         said("gan", "score", run, "--features", "pixels", "--metrics", metric, "--data", tmp_path / name / "photos")
     kept = [set(entry["scores"]) for entry in read_json(run / "scores.json")]
     assert sorted(kept, key=len) == [{"kid"}, {"fid", "precision", "recall"}]
+    said("report", run, "--out", tmp_path / "page")
+    assert (tmp_path / "page" / "report.md").read_text().count("**Against photos**") == 2
 
 
 def test_a_conditional_run_is_not_scored_with_more_classes_than_it_has(gan_runs):

@@ -31,9 +31,10 @@ def _read(folder: Path, name: str) -> list[Mapping[str, Any]]:
 def _scores(entries: Sequence[Mapping[str, Any]]) -> list[Section]:
     """A table for each extractor, n and set of images, a row a step, the best of every column marked."""
     sections: list[Section] = []
-    kinds = list(dict.fromkeys((e["extractor"], e["n"], e["data"]) for e in entries))
-    for extractor, n, data in kinds:
-        those = [e for e in entries if (e["extractor"], e["n"], e["data"]) == (extractor, n, data)]
+    kinds = list(dict.fromkeys(map(_kind, entries)))
+    for kind in kinds:
+        extractor, n, data, _ = kind
+        those = [e for e in entries if _kind(e) == kind]
         those.sort(key=lambda e: e["step"])
         names = list(dict.fromkeys(name for e in those for name in e["scores"]))
         rows = [
@@ -44,6 +45,11 @@ def _scores(entries: Sequence[Mapping[str, Any]]) -> list[Section]:
         )
         sections.append(Table(["step", *names], rows, f"Against {data}", note))
     return [Heading("Scores"), *sections] if sections else []
+
+
+def _kind(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What scores must share to stand in one table: extractor, number of images, and the real ones by name and checksum."""
+    return entry["extractor"], entry["n"], entry["data"], entry.get("real")
 
 
 def _score(name: str, score: Mapping[str, Any] | None, those: Sequence[Mapping[str, Any]]) -> Entry:

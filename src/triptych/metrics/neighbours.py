@@ -45,15 +45,14 @@ def nearest_in_parts(queries: Tensor, parts: Iterable[Tensor], k: int) -> tuple[
 
     Raises InputError where there are fewer than k rows.
     """
-    count, distances, indices = 0, queries.new_empty(len(queries), 0, dtype=torch.float64), None
+    count = 0
+    distances, indices = (queries.new_empty(len(queries), 0, dtype=kind) for kind in (torch.float64, torch.int64))
     for part in parts:
         far, index = nearest(queries, part, min(whole("k", k), len(part)))
-        index = index + count
-        distances = torch.cat([distances, far], 1)
-        indices = index if indices is None else torch.cat([indices, index], 1)
+        distances, indices = torch.cat([distances, far], 1), torch.cat([indices, index + count], 1)
         place = distances.argsort(dim=1, stable=True)[:, :k]
         distances, indices, count = distances.gather(1, place), indices.gather(1, place), count + len(part)
-    if indices is None or k > count:
+    if k > count:
         raise InputError(f"k must be at most {count}, the rows that there are to be neighbours, got {k}")
     return distances, indices
 

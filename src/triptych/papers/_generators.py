@@ -1,5 +1,6 @@
 """What experiments on generators share: one yardstick for all cells of a table, and training that is looked at on the way."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -93,6 +94,25 @@ def course(
         parts = {name: float(torch.stack([p[name] for p in told if name in p]).mean()) for name in told[-1]}
         seconds, cpu = seconds + time.perf_counter() - clock, cpu + time.process_time() - processor
         yield Moment(players.step, seconds, cpu, parts)
+
+
+def averaged(recipe: "Recipe", images: "Images", context: Context, steps: int, n: int) -> "tuple[Tensor, Moment, bool]":
+    """A whole training's n images of the generator's average, its last moment, and whether that average is finite.
+
+    Losses that are not finite end it.
+    """
+    import torch
+
+    from triptych.engine import Engine
+
+    players = recipe.players(context.seed, Engine(device=torch.device(context.device)))
+    moment = None
+    for moment in course(recipe, players, images, context, steps, max(1, steps // 10)):
+        if not all(math.isfinite(value) for value in moment.parts.values()):
+            break
+    assert moment is not None
+    finite = all(bool(p.isfinite().all()) for p in players.average.parameters())
+    return drawn(recipe, players, n), moment, finite
 
 
 def pictures(context: Context, side: int | None = None, limit: int | None = None) -> "Images":

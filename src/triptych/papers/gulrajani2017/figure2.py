@@ -54,29 +54,17 @@ def cells(scale: Scale) -> list[Cell]:
 
 def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any]]:
     """Train, score the generator's average, and keep pictures; losses that are not finite end the training."""
-    import math
-
-    import torch
-
-    from triptych.engine import Engine
     from triptych.gan.recipes import figure2
-    from triptych.papers._generators import Yardstick, course, drawn, pictures
+    from triptych.papers._generators import Yardstick, averaged, pictures
 
     size = SIZES[context.scale]
     images = pictures(context, size.side)
     recipe = figure2(cell.row, cell.method, images.shape[1:], width=size.width).changed(steps=size.steps)
-    players = recipe.players(context.seed, Engine(device=torch.device(context.device)))
-    moment, every = None, max(1, size.steps // 10)
-    for moment in course(recipe, players, images, context, size.steps, every):
-        if not all(math.isfinite(value) for value in moment.parts.values()):
-            break
-    assert moment is not None
-    finite = all(bool(p.isfinite().all()) for p in players.average.parameters())
-    samples = drawn(recipe, players, size.images)
+    samples, moment, finite = averaged(recipe, images, context, size.steps, size.images)
     scores: dict[str, float | None] = dict(Yardstick.of(images, size.images).scores(samples)) if finite else {}
     metrics = {
         **{name: scores.get(name) for name in ("kid", "fid", "precision", "recall")},
-        "steps": players.step,
+        "steps": moment.step,
         "train_seconds": moment.seconds,
         "train_cpu_seconds": moment.cpu_seconds,
     }

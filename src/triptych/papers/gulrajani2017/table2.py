@@ -6,7 +6,6 @@ without a recipe of their own do; other images; at the smaller scales fewer pair
 scores, as the classifier behind the score is a certified network of this package and training is short.
 """
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -110,29 +109,19 @@ def recipe_of(cell: Cell, shape: tuple[int, ...], narrower: int) -> "Recipe":
 
 def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any]]:
     """Train, and score the generator's average; numbers that are not finite end the training."""
-    import torch
-
-    from triptych.engine import Engine
     from triptych.metrics.inception_score import inception_score
-    from triptych.papers._generators import Yardstick, course, drawn, pictures
+    from triptych.papers._generators import Yardstick, averaged, pictures
 
     size = SIZES[context.scale]
     images = pictures(context, size.side)
     recipe = recipe_of(cell, images.shape[1:], size.narrower).changed(steps=size.steps)
-    players = recipe.players(context.seed, Engine(device=torch.device(context.device)))
-    moment, every = None, max(1, size.steps // 10)
-    for moment in course(recipe, players, images, context, size.steps, every):
-        if not all(math.isfinite(value) for value in moment.parts.values()):
-            break
-    assert moment is not None
-    finite = all(bool(p.isfinite().all()) for p in players.average.parameters())
-    samples = drawn(recipe, players, size.images)
+    samples, moment, finite = averaged(recipe, images, context, size.steps, size.images)
     yardstick = Yardstick.of(images, size.images)
     scores: dict[str, float | None] = dict(yardstick.scores(samples)) if finite else {}
     metrics = {
         **{name: scores.get(name) for name in ("is", "kid", "recall")},
         "real_is": inception_score(yardstick.real.logits, 1).mean if yardstick.real.logits is not None else None,
-        "steps": players.step,
+        "steps": moment.step,
         "train_cpu_seconds": moment.cpu_seconds,
     }
     return metrics, {"pictures": {"samples": samples[:16]}, "said": {"extractor": yardstick.extractor.name}}

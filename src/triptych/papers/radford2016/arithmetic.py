@@ -136,12 +136,12 @@ def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any
     metrics: dict[str, float | None] = {
         "chance": float(concepts.reached(made).double().mean()),
         "kid": yardstick.scores(made[: size.sums])["kid"],
-        "smallest": float(min(len(m) for m in concepts.members.values())),
+        "smallest": min(len(m) for m in concepts.members.values()),
         "steps": players.step,
         "train_cpu_seconds": last.cpu_seconds,
     }
     shown: dict[str, Tensor] = {"samples": made[:64]}
-    empty = not min(len(m) for m in concepts.members.values())
+    empty = not metrics["smallest"]
     for of in EXEMPLARS:
         for name in ("z", "pixels"):
             metrics[f"reached_{name}_{of}"] = metrics[f"kid_{name}_{of}"] = None
