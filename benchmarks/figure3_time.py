@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     images = load(options.data, split="train" if "train" in splits(options.data) else None)
-    yardstick = Yardstick.of(images, options.images)
+    yardstick = Yardstick.of(images, options.images, Context(Scale.LAPTOP))
     device = torch.cuda.get_device_name() if options.device.startswith("cuda") else "cpu"
     print(
         f"{device}, torch {torch.__version__}, width {options.width}; {yardstick.count} images a score; {yardstick.extractor.name}"

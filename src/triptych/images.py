@@ -1,7 +1,8 @@
 """Images: pictures as bytes, their labels and the names of the classes; what every reader makes and every trainer takes."""
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,6 +16,7 @@ from triptych.check import InputError, choice, whole, wrong
 MOST_CLASSES = (
     65_536  # numbers as labels name every class up to the largest: a stray 4,000,000,000 must not make as many
 )
+MOST_IN_BOTH = 0.1  # of held-out images
 CHANNELS = (1, 3, 4)  # the channel counts by which an axis of channels is recognised: grey, RGB, RGBA
 
 
@@ -159,6 +161,27 @@ class Images:
         if self.labels is not None:
             digest.update(self.labels.contiguous().cpu().numpy().astype("<i8").data)
         return digest.hexdigest()
+
+
+def check_apart(held_out: Tensor, train: Tensor) -> None:
+    """Refuse held-out images of which more than a tenth are training images too, pixel for pixel; both are uint8 (n, c, h, w).
+
+    A set has a few pictures twice, so that some of them may fall on either side. Raises InputError.
+    """
+    wanted = Counter(_digests(held_out))
+    both = sum(wanted[digest] for digest in {digest for digest in _digests(train) if digest in wanted})
+    if both > MOST_IN_BOTH * len(held_out):
+        raise InputError(
+            f"held-out images must be others than the training images, but {both:,} of {len(held_out):,} are in both, pixel for pixel; "
+            "name others, or remove what is there twice (`triptych data deduplicate`)"
+        )
+
+
+def _digests(pixels: Tensor) -> Iterator[bytes]:
+    """A digest of each image."""
+    for part in pixels.split(4096):
+        for row in part.cpu().contiguous().flatten(1).numpy():
+            yield hashlib.blake2b(row.data, digest_size=16).digest()
 
 
 @lru_cache(maxsize=4)

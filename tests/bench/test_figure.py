@@ -72,6 +72,19 @@ def test_curves_are_drawn_in_their_colours(log):
             assert (found > 100) == (index < len(series))
 
 
+def test_a_marked_point_has_a_dot_where_it_is():
+    """The dot is the only difference, and lies right of the middle at the top."""
+    plain, marked = (
+        pixels(figure.curves(Curves([Series("a", [0, 1, 4], [0.0, 1.0, 2.0], marked=at)], "t", "x", "y")))
+        for at in (None, 2)
+    )
+    rows, columns = np.nonzero((plain != marked).any(-1))
+    height, width = plain.shape[:2]
+    assert 30 < len(rows) < 400
+    assert rows.max() < height / 4
+    assert columns.min() > width / 2
+
+
 def test_a_gallery_shows_its_pictures_whatever_their_captions():
     red = np.zeros((1, 3, 4, 4), np.uint8)
     red[:, 0] = 255

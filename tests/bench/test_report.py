@@ -45,7 +45,7 @@ def sections():
         Text(f"Before {EVIL}\n\nafter"),
         Table(["", "error, %"], [[Entry("A"), Entry("1.00", "0.90–1.10", True)]], "Errors", "a note", "Scale smoke"),
         Curves(
-            [Series(EVIL, [1, 2, 4], [1.0, 0.1, 0.0]), Series("b", [2, 3], [5.0, float("nan")])],
+            [Series(EVIL, [1, 2, 4], [1.0, 0.1, 0.0]), Series("b", [2, 3], [5.0, float("nan")], marked=0)],
             "Gap",
             "step",
             "gap",
@@ -101,6 +101,7 @@ def test_curves_reach_the_script_aligned_and_without_what_a_log_axis_lacks(writt
     assert chart["names"] == [EVIL, "b"]
     assert chart["columns"] == [[1, 2], [1.0, 0.1], [None, 5.0]]
     assert chart["log"] == [False, True]
+    assert chart["marked"] == [None, 2.0]
 
 
 def test_the_markdown_refers_to_pictures_beside_it(written):

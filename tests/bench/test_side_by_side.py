@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from triptych.bench.experiment import CellFailed, Context
+from triptych.bench.row import Source
 from triptych.bench.run import run
 from triptych.check import InputError
 from triptych.cli import main
@@ -169,3 +170,39 @@ def test_a_cluster_measures_again_what_is_forced(toy, tmp_path, cluster):
     forced = run(experiment, Context(), tmp_path / "out", scheduler=address, force=True)
     assert not {row.metrics["pid"] for row in first} & {row.metrics["pid"] for row in forced}
     assert run(experiment, Context(), tmp_path / "out", scheduler=address) == forced
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_ctrl_c_ends_the_cells_on_the_workers(toy, tmp_path, cluster):
+    place = tmp_path / "pid"
+    with cluster.get_client() as client:
+        client.run(_prepared, os.path.dirname(toy.__file__), str(place))
+
+    def press() -> None:
+        wait_for(lambda: place.exists() and place.read_text().endswith("\n"))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run(only(toy.EXPERIMENT, toy.Cell("sleeps")), Context(), tmp_path / "out", scheduler=cluster.scheduler_address)
+    wait_for(lambda: not alive(int(place.read_text())), 15)
+    wait_for(lambda: not list((tmp_path / "out").rglob("*.part")))
+    assert not files(tmp_path)[1:]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_workers_see_the_data_of_a_relative_path_and_refuse_others(toy, tmp_path, monkeypatch, cluster):
+    (tmp_path / "blocks").mkdir()
+    (tmp_path / "blocks" / "a").write_text("a")
+    with cluster.get_client() as client:
+        client.run(_prepared, os.path.dirname(toy.__file__), str(tmp_path / "pid"))
+    monkeypatch.chdir(tmp_path)  # where no worker is
+    source, address = Source.of("blocks"), cluster.scheduler_address
+    assert source.path == tmp_path / "blocks"
+    experiment = only(toy.EXPERIMENT, toy.Cell("a"))
+    assert len(run(experiment, Context(data=source), Path("out"), scheduler=address)) == 1
+    for place, words in ((source.path, "sees others"), (tmp_path / "gone", "sees none")):
+        other = replace(source, checksum="0" * 16, path=place)
+        with pytest.raises(InputError, match=f"must see the data under {place} as they are here, .* {words}"):
+            run(experiment, Context(data=other), tmp_path / "more", scheduler=address)
+    assert not (tmp_path / "more").exists() or not files(tmp_path / "more")

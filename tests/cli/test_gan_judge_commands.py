@@ -8,10 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from triptych.bench.sections import Curves
 from triptych.check import InputError
 from triptych.cli import main
 from triptych.cli.console import console
-from triptych.cli.gan_judge import Judged
+from triptych.cli.gan_judge import Judged, features
+from triptych.cli.gan_judged import judged_sections
 from triptych.data import load
 from triptych.gan.folder import Run
 from triptych.gan.held_out import HeldOut
@@ -20,6 +22,7 @@ from triptych.images import Images
 from triptych.metrics.audit import InFeatures, UpToShifts, audit
 from triptych.metrics.features import Moments, Pixels
 from triptych.metrics.frechet import frechet_distance
+from triptych.metrics.parzen import parzen
 from triptych.store import read_json, write_json
 
 pytestmark = pytest.mark.xdist_group("gan judged")
@@ -156,8 +159,11 @@ def test_held_out_images_may_be_named(run, said, tmp_path):
     words = ["gan", "audit", run, "--features", "pixels", "--n", "20", "--held-out", tmp_path / "other"]
     data, _ = said(*words)
     assert (data["train"], data["held_out"]) == (180, 40)
-    data, _ = said(*words, "--data", "digits")
-    assert (data["train"], data["held_out"]) == (1797, 40)
+    (tmp_path / "more").mkdir()
+    for i, png in enumerate(pngs(load("digits").pixels[400:460])):
+        (tmp_path / "more" / f"{i:03}.png").write_bytes(png)
+    data, _ = said(*words, "--data", tmp_path / "more")
+    assert (data["train"], data["held_out"]) == (60, 40)
     new = tmp_path / "new"
     said(*GAN, new, "--held-out", tmp_path / "other")
     assert Run.open(new).config["held_out"]["images"] == 40
@@ -191,9 +197,99 @@ def test_images_that_changed_since_cannot_be_audited(run, tmp_path, capsys, said
     said(*GAN, new, "--data", folder)
     said("gan", "audit", new, "--features", "pixels", "--n", "10")
     (folder / "000.png").rename(folder / "zzz.png")
+    (tmp_path / "other").mkdir()
+    for i, png in enumerate(pngs(load("digits").pixels[300:340])):
+        (tmp_path / "other" / f"{i:03}.png").write_bytes(png)
     capsys.readouterr()
-    assert main(["gan", "audit", str(new), "--features", "pixels", "--n", "10"]) == 2
-    assert "must hold the images that the run had, but it holds others now" in capsys.readouterr().err
+    of_all = (["audit"], ["audit", "--held-out", str(tmp_path / "other")], ["score"], ["neighbours"])
+    for words in of_all:
+        assert main(["gan", words[0], str(new), "--features", "pixels", "--n", "10", *words[1:]]) == 2
+        assert "must hold the images that the run had, but it holds others now" in capsys.readouterr().err
+    said("gan", "score", new, "--features", "pixels", "--metrics", "fid", "--n", "10", "--data", folder)
+
+
+def test_kept_features_are_those_of_their_network(run, monkeypatch):
+    """Two networks of one name: the second does not find the first's."""
+
+    class Named(Pixels):
+        name, digest, times = "a network", "", 1
+
+        def __call__(self, images):
+            return replace(found := super().__call__(images), features=found.features * self.times)
+
+    images, first, second = load("digits", limit=5).pixels, Named(), Named()
+    for one, times in ((first, 1), (second, 2)):
+        object.__setattr__(one, "times", times)
+        object.__setattr__(one, "digest", str(times))
+    found = [features(console(True), one, images, True).features for one in (first, second, first)]
+    assert torch.equal(2 * found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+def test_the_kept_extractor_tells_its_weights(run):
+    from triptych.ccnn.extractor import kept_extractor
+
+    a, b, again = (kept_extractor(load("digits", limit=n)) for n in (120, 140, 120))
+    assert len(a.digest) == 64
+    assert a.digest == again.digest != b.digest
+
+
+def test_parzen_is_scored_where_it_is_asked_for(run, said):
+    data, _ = said("gan", "score", run, "--features", "pixels", "--metrics", "parzen", "--n", "60")
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(0))[:60].sort().values
+    real, images = (x.flatten(1).double() / 255 for x in (load("digits", limit=200).pixels[order], made(run, 60)))
+    half = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    expected = parzen(images, real[half[:30]], validation=real[half[30:]])
+    assert data["scores"]["parzen"] == {"value": expected.mean, "spread": expected.standard_error, "less": False}
+    assert "parzen" not in said("gan", "score", run, "--features", "pixels", "--n", "60", "--seed", "2")[0]["scores"]
+
+
+def test_audits_of_other_settings_stand_beside_each_other(run, said, tmp_path):
+    words = ["gan", "audit", run, "--n", "20"]
+    said(*words, "--features", "pixels", "--shift", "1")
+    said(*words, "--features", "pixels", "--shift", "2")
+    said(*words, "--features", "ccnn", "--shift", "2", "--out", tmp_path / "audit.png")
+    said(*words, "--features", "pixels", "--shift", "1")
+    kept = read_json(run / "audit.json")
+    assert [(entry["shift"], entry["features"][:6]) for entry in kept] == [(2, "pixels"), (2, "CCNN o"), (1, "pixels")]
+    assert [entry["picture"] for entry in kept] == ["audit.png", None, "audit.png"]
+    kept[0] |= {"p_value": 0.001, "verdict": "memorised: so it is"}
+    write_json(run / "audit.json", kept)
+    said("report", run, "--out", tmp_path / "page")
+    page = (tmp_path / "page" / "report.md").read_text()
+    assert page.count("of memorisation among 20 samples") == 2
+    assert "Memorised: so it is. Against 180 training and 20 held-out images of digits, by pixels" in page
+    said("gan", "export", run, "--folder", tmp_path / "card")
+    card = (tmp_path / "card" / "README.md").read_text()
+    assert card.count("20 samples, 180 training and 20 held-out images of digits, by ") == 3
+
+
+def test_a_picture_that_was_written_elsewhere_is_not_the_reports(run, said, tmp_path):
+    words = ["gan", "neighbours", run, "--features", "pixels", "--n", "4"]
+    said(*words)
+    said("report", run, "--out", tmp_path / "one")
+    said(*words, "--seed", "5", "--out", tmp_path / "neighbours.png")
+    said("report", run, "--out", tmp_path / "two")
+    pages = [(tmp_path / name / "report.md").read_text() for name in ("one", "two")]
+    assert ["## Neighbours" in page for page in pages] == [True, False]
+
+
+def test_scores_of_several_steps_are_curves_with_the_best_marked(run, said, tmp_path):
+    said("gan", "score", run, "--features", "pixels", "--metrics", "fid,pr", "--n", "50")
+    entries = read_json(run / "scores.json")
+    other = {**entries[0], "step": 1, "scores": {name: dict(s) for name, s in entries[0]["scores"].items()}}
+    other["scores"]["fid"]["value"] /= 2
+    write_json(run / "scores.json", [*entries, other])
+    curves = [section for section in judged_sections(run) if isinstance(section, Curves)]
+    assert [curve.title for curve in curves] == [f"{name} over the run" for name in ("fid", "precision", "recall")]
+    assert list(curves[0].series[0].x) == [1, 2]
+    assert curves[0].series[0].marked == 0
+    assert "the least" in curves[0].caption
+    assert "at step 1." in curves[0].caption
+    assert "the largest" in curves[1].caption
+    said("gan", "export", run, "--folder", tmp_path / "card")
+    assert f"| {entries[0]['real'][:8]}" not in (tmp_path / "card" / "README.md").read_text()
+    assert f"| digits ({entries[0]['real'][:8]}) | 50 | pixels at 32 |" in (tmp_path / "card" / "README.md").read_text()
 
 
 def test_damaged_scores_are_refused_before_anything_is_computed(run, capsys):
@@ -225,7 +321,10 @@ def test_the_report_shows_what_was_judged(run, said):
 
 
 REFUSED = {
-    "an unknown metric": (["score", "--metrics", "fid,kids"], "metrics must be of fid, kid, is, pr, swd, ms-ssim"),
+    "an unknown metric": (
+        ["score", "--metrics", "fid,kids"],
+        "metrics must be of fid, kid, is, pr, swd, ms-ssim, parzen",
+    ),
     "is of pixels": (["score", "--features", "pixels", "--metrics", "is"], "metrics must leave is away"),
     "swd of small images": (["score", "--features", "pixels", "--metrics", "swd"], "at least 16"),
     "unknown features": (["score", "--features", "vg"], "features must be one of ccnn, pixels, inception, vgg"),
@@ -241,6 +340,15 @@ REFUSED = {
     "a crop outside": (["neighbours", "--crop", "5,0,4,8"], "crop must lie within the images, 8 wide and 8 high"),
     "no neighbour": (["neighbours", "--features", "pixels", "--k", "201"], "k must be at most the 200 images"),
     "a folder to draw in": (["neighbours", "--out", "."], "out must be a file named *.png"),
+    "no such device": (["score", "--device", "tpu"], "device must be"),
+    "a split of one's own": (["audit", "--split", "test"], "split must be left away where --data is"),
+    "an unknown split": (["audit", "--data", "digits", "--split", "x", "--held-out", "digits"], "split"),
+    "a split to recover": (["recover", "--split", "test"], "split must be left away where --data is"),
+    "features to recover by": (["recover", "--features", "pixels"], "--features"),
+    "held out of what was trained on": (
+        ["audit", "--data", "digits", "--held-out", "digits"],
+        "1,797 of 1,797 are in both",
+    ),
     "other data": (["audit", "--data", "digits"], "held-out must be named"),
     "a wide shift": (["audit", "--features", "pixels", "--shift", "4"], "less than half"),
     "no steps": (["recover", "--steps", "0"], "steps must be a whole number of at least 1"),

@@ -157,6 +157,18 @@ def test_held_out_images_must_have_the_shape_of_the_others(digits):
         HeldOut(digits, other)
 
 
+def test_held_out_images_must_be_others(digits):
+    with pytest.raises(InputError, match="60 of 60 are in both, pixel for pixel"):
+        HeldOut(digits, digits.take(slice(20, 80)))
+    with pytest.raises(InputError, match="20 of 60 are in both"):
+        HeldOut(digits.take(slice(0, 40)), digits.take(slice(20, 80)))
+    twice = digits.take([*range(55), 0, 1, 2, 3, 4])  # a set has a few pictures twice
+    assert HeldOut(digits.take(slice(55, 100)), twice).count == 60
+    assert HeldOut(digits.take([*range(60, 100), 3]), twice).count == 60
+    with pytest.raises(InputError, match="10 of 60 are in both"):
+        HeldOut(digits.take(slice(0, 5)), twice)
+
+
 @pytest.mark.xdist_group("verdicts")
 @pytest.mark.parametrize("kind", ["none", "collapse", "overfitting", "divergence"])
 def test_the_verdict_knows_seeded_failures(kind, digits, tmp_path):

@@ -174,7 +174,16 @@ def test_what_cannot_be_audited_is_refused(digits):
     with pytest.raises(InputError, match="uint8"):
         audit(digits[:5].float(), digits[:5], digits[:5], [PIXELS])
     with pytest.raises(InputError, match="less than half"):
-        audit(digits[:5], digits[:5], digits[:5], [UpToShifts(8, 4)])
+        audit(digits[:5], digits[:5], digits[5:10], [UpToShifts(8, 4)])
+
+
+def test_held_out_images_that_were_trained_on_are_refused(digits):
+    """They would acquit a generator that copies."""
+    train, held = digits[:100], digits[100:200].clone()
+    held[:11] = train[50:61]
+    with pytest.raises(InputError, match=r"11 of 100 are in both, pixel for pixel"):
+        audit(train[:40], train, held, [PIXELS], draws=9)
+    assert audit(train[:40], train, held[2:], [PIXELS], draws=199).p_value == 1 / 200
 
 
 def test_a_hundred_equal_samples_are_one_piece_of_evidence(digits):

@@ -7,11 +7,17 @@ import torch
 
 from triptych.bench.experiment import Context, Scale
 from triptych.bench.row import read_rows
+from triptych.check import InputError
 from triptych.cli import main
 from triptych.data import load
 from triptych.gan.draw import Latent
+from triptych.gan.optimiser import Optimiser
 from triptych.gan.recipes import RECIPES
+from triptych.metrics.features import Pixels
+from triptych.metrics.weights import KNOWN
 from triptych.papers import find
+from triptych.papers._generators import Yardstick
+from triptych.papers.arjovsky2017 import clipping
 from triptych.papers.arjovsky2017.clipping import at_ends
 from triptych.papers.gulrajani2017 import figure2, figure3, table2
 from triptych.papers.radford2016 import arithmetic, conditional, features
@@ -72,11 +78,79 @@ def test_verdicts_compare_with_the_best_cell_of_their_seed():
     rows += [row(1, "dcgan", 1, 0.9, 0.3), row(1, "wgan-gp", 1, 0.2, 0.3), row(1, "lsgan", 1, 0.5, 0.2)]
     found = figure2.verdicts(rows)
     assert found == {(1, "dcgan"): [True, False], (1, "wgan-gp"): [True, True], (1, "lsgan"): [False, True]}
-    assert figure2._count(found, [1], "wgan-gp") == "1"
+    assert figure2._count(found, [1], "wgan-gp") == "1 of 1"
     assert figure2.nearest_method(rows, 1) is None  # a method is missing
     rows += [row(1, "wgan", 0, 0.2, 0), row(1, "wgan", 1, 0.3, 0), row(1, "wgan", 2, 0.0, 0)]
     assert figure2.nearest_method(rows, 1) == "wgan-gp"  # of the seeds that all have, .225 against .25, .5 and none
-    assert figure2._count(found, [1], "dcgan") == "0 (with some seed 1)"
+    assert figure2._count(found, [1], "dcgan") == "0 of 1 (with some seed 1)"
+
+
+def test_what_was_not_run_is_no_failure():
+    def row(number, method, seed):
+        metrics = {"kid": 0.1, "recall": 0.5, "steps": 1}
+        kind = {"cell": {"row": number, "method": method}, "seed": seed, "metrics": metrics, "scale": Scale.LAPTOP}
+        return type("R", (), kind)()
+
+    rows = [row(number, method, 0) for number in range(1, 8) for method in figure2.METHODS]
+    assert figure2._missing(rows) == ""
+    rows = [r for r in rows if (r.cell["row"], r.cell["method"]) != (7, "wgan-gp")] + [row(1, "dcgan", 1)]
+    found = figure2.verdicts(rows)
+    assert figure2._count(found, range(1, 8), "wgan-gp") == "6 of 6"
+    assert figure2._count(found, range(1, 8), "dcgan") == "7 of 7"
+    assert "Not run: 1 of seed 0 and 27 of seed 1;" in figure2._missing(rows)
+
+
+def test_the_papers_own_scale_is_scored_by_inception(monkeypatch, tmp_path):
+    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path))
+    images = load("digits", limit=30)
+    with pytest.raises(InputError, match="`triptych data fetch inception-fid`"):
+        Yardstick.of(images, 10, Context(Scale.PAPER))
+    place = tmp_path / "weights" / KNOWN["inception-fid"].file
+    place.parent.mkdir()
+    place.write_bytes(b"")
+
+    class Inception(Pixels):
+        def __init__(self, weights, device):
+            assert (weights, device) == (place, "cpu")
+
+    monkeypatch.setattr("triptych.metrics.inception.InceptionExtractor", Inception)
+    assert isinstance(Yardstick.of(images, 10, Context(Scale.PAPER)).extractor, Inception)
+    assert Yardstick.of(images, 10, Context(Scale.LAPTOP)).extractor.name.startswith("CCNN")
+
+
+@pytest.mark.parametrize(
+    ("module", "cell"), [(figure3, figure3.Cell("gp-adam")), (clipping, clipping.Cell("dcgan"))]
+)
+def test_what_is_not_finite_ends_a_course_and_is_told(module, cell, monkeypatch, tmp_path):
+    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path))
+    real = module.recipe_of
+
+    def wild(*arguments):
+        recipe = real(*arguments)
+        return recipe.changed(critic_optimiser=Optimiser("sgd", lr=1e38))
+
+    monkeypatch.setattr(module, "recipe_of", wild)
+    metrics, artefacts = module.measure(cell, Context(Scale.SMOKE))
+    assert metrics["last_is" if module is figure3 else "kid"] is None
+    assert all(value is None or math.isfinite(value) for value in metrics.values())
+    kind = {
+        "cell": vars(cell),
+        "metrics": metrics,
+        "published": None,
+        "seed": 0,
+        "scale": Scale.SMOKE,
+        "provenance": {},
+    }
+    row = type("R", (), {**kind, "artefact": lambda self, name: artefacts[name]})()
+    assert module.render([row])
+
+
+@pytest.mark.parametrize("method", list(figure3.METHODS))
+def test_small_images_have_gan_mnists_networks(method):
+    """Which has BatchNorm for clipping alone, and then in both."""
+    recipe = figure3.recipe_of(method, (1, 28, 28), 8)
+    expected = "batch" if method == "clipping" else "none"
+    assert (recipe.generator.norm, recipe.critic.critic_norm) == (expected, expected)
 
 
 def test_random_pairs_are_drawn_evenly_and_are_the_same_for_both_methods():

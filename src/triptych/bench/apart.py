@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from triptych.bench.experiment import CellFailed, Experiment, address, cell_fiel
 from triptych.bench.row import Context, Row, read_row, write_row
 from triptych.check import InputError, NotConverged
 from triptych.store import read_json, write_json
+
+ASKED = 1.0  # seconds
 
 
 def finished(path: Path) -> Row | None:
@@ -27,9 +29,17 @@ def finished(path: Path) -> Row | None:
 
 
 def measure_apart(
-    experiment: Experiment, cell: Any, context: Context, path: Path, environment: Mapping[str, str] | None = None
+    experiment: Experiment,
+    cell: Any,
+    context: Context,
+    path: Path,
+    environment: Mapping[str, str] | None = None,
+    wanted: Callable[[], bool] | None = None,
 ) -> Row:
-    """Measure one cell in a process of its own, with some more in its environment, and write its row."""
+    """Measure one cell in a process of its own, with some more in its environment, and write its row.
+
+    The process is ended, and CellFailed raised, once ``wanted``, asked about every second, says that nobody waits for it.
+    """
     job = {
         "measure": address("measure", experiment.measure),
         "cell": address("cell", type(cell)),
@@ -38,7 +48,7 @@ def measure_apart(
     }
     with _work_folder(path) as work:
         write_json(work / JOB, job)
-        status = _process(work, environment or {})
+        status = _process(work, environment or {}, wanted)
         if status or not (work / RESULT).is_file():
             raise _failure(f"{experiment.name} ({_shown(job['fields'])})", work, status)
         result = read_json(work / RESULT)
@@ -86,7 +96,7 @@ def _work_folder(path: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def _process(work: Path, more: Mapping[str, str]) -> int:
+def _process(work: Path, more: Mapping[str, str], wanted: Callable[[], bool] | None = None) -> int:
     """Run the child in a session of its own: Ctrl-C reaches the parent alone, which then ends the child and its children."""
     command = [sys.executable, "-P", "-m", "triptych.bench.child", str(work.resolve())]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **more}
@@ -99,6 +109,11 @@ def _process(work: Path, more: Mapping[str, str]) -> int:
     )
     running.add(process)
     try:
+        while wanted is not None and wanted():
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(ASKED)
+        if wanted is not None:
+            raise CellFailed("a cell was ended, as nobody waits for its row any more")
         return process.wait()
     finally:
         if process.poll() is None:

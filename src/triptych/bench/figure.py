@@ -96,7 +96,10 @@ def _draw(axis: "Axes", section: Curves) -> None:
     for index, series in enumerate(section.series):
         x, y = plottable(section, series)
         mark = "o" if len(x) <= 40 else "None"
-        axis.plot(x, y, marker=mark, markersize=3, linewidth=1.6, color=SERIES[index % len(SERIES)], label=series.name)
+        colour = SERIES[index % len(SERIES)]
+        axis.plot(x, y, marker=mark, markersize=3, linewidth=1.6, color=colour, label=series.name)
+        if series.marked is not None and (at := float(series.x[series.marked])) in x:
+            axis.plot([at], [y[x.index(at)]], marker="o", markersize=8, color=colour)
     axis.set_xscale("log" if section.log_x else "linear")
     axis.set_yscale("log" if section.log_y else "linear")
     axis.set_xlabel(section.x_label, color=INK, parse_math=False)

@@ -163,6 +163,7 @@ def _chart(section: Curves) -> dict[str, Any]:
     x = sorted(set().union(*points))
     return {
         "names": [series.name for series in section.series],
+        "marked": [None if series.marked is None else float(series.x[series.marked]) for series in section.series],
         "columns": [x, *([curve.get(value) for value in x] for curve in points)],
         "labels": [section.x_label, section.y_label],
         "log": [section.log_x, section.log_y],

@@ -43,7 +43,7 @@ class Source:
         for file in _files(path):
             name = file.name if file == path else file.relative_to(path).as_posix()
             digest.update(f"{name}\0{sha256(file)}\n".encode())
-        return cls(path.resolve().name, digest.hexdigest()[:16], path)
+        return cls(path.resolve().name, digest.hexdigest()[:16], Path(os.path.abspath(path)))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The plain sections that a report is made of; a report shows them in their order."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from triptych.check import InputError, wrong
@@ -112,11 +112,12 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Series:
-    """One curve: y over x. Raises InputError where they differ in length or are empty."""
+    """One curve: y over x; ``marked`` is the index of a point with a dot. Raises InputError where they differ in length or are empty."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float | None]
+    marked: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if not len(self.x) or len(self.x) != len(self.y):

@@ -1,16 +1,18 @@
 """Cells of an experiment side by side: on this machine, or on the machines of a Dask cluster that share a folder."""
 
 import os
+import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from triptych.bench import apart
 from triptych.bench.experiment import CellFailed, Experiment
-from triptych.bench.row import Context, Row
+from triptych.bench.row import Context, Row, Source
 from triptych.check import InputError
 
 Job = tuple[Experiment, Any, Context, Path]
@@ -67,17 +69,50 @@ def there(jobs: Mapping[int, Job], address: str, force: bool = False) -> Iterato
                     raise CellFailed(
                         f"{what}: the workers that measured a cell ended, one after another ({error})"
                     ) from error
+        finally:
+            client.cancel(list(futures))  # which ends the cells, see _wanted
             for *_, path in jobs.values():  # what a worker left that was killed
                 for work in path.parent.glob(f".{path.stem}.*.part"):
                     shutil.rmtree(work, ignore_errors=True)
-        finally:
-            client.cancel(list(futures))
 
 
 def _measured(experiment: Experiment, cell: Any, context: Context, path: str, force: bool) -> Row:
-    """What a worker does: a row that another worker left before it died is taken as it is, unless all are to be measured again."""
+    """What a worker does: a row that another worker left before it died is taken as it is, unless all are to be measured again.
+
+    Raises InputError where this worker sees other data than the one who asks.
+    """
     place = Path(path)
-    return (None if force else apart.finished(place)) or apart.measure_apart(experiment, cell, context, place)
+    if (row := None if force else apart.finished(place)) is not None:
+        return row
+    if context.data.path is not None and (seen := _seen(context.data.path)) != context.data.checksum:
+        raise InputError(
+            f"the workers must see the data under {context.data.path} as they are here, but one of them, on {platform.node()}, sees "
+            f"{'none' if seen is None else 'others'}; share the folder, and name it as the workers do"
+        )
+    return apart.measure_apart(experiment, cell, context, place, wanted=_wanted())
+
+
+@lru_cache(maxsize=4)
+def _seen(path: Path) -> str | None:
+    """The checksum of the data at a path; None where there are none."""
+    return Source.of(path).checksum if path.exists() else None
+
+
+def _wanted() -> Callable[[], bool]:
+    """Whether somebody still waits for the task that this thread runs: it is not cancelled, and whoever asked has not gone.
+
+    A task that runs cannot be stopped by Dask; but its worker knows that it was let go.
+    """
+    from distributed import get_worker
+
+    worker: Any = get_worker()
+    key = worker.get_current_task()
+
+    def asked() -> bool:
+        task = worker.state.tasks.get(key)
+        return task is not None and task.state not in ("cancelled", "released", "forgotten")
+
+    return asked
 
 
 @contextmanager

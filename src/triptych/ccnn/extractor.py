@@ -31,11 +31,13 @@ class Maps:
 class CCNNExtractor:
     """A fitted classifier as an extractor: its last maps, averaged to 3 x 3 places, and its logits.
 
-    Images of other sides are resized to the classifier's, colour to grey and back where that differs.
+    Images of other sides are resized to the classifier's, colour to grey and back where that differs. ``digest``: of the files that it
+    was read from, by which features that are kept know their network.
     """
 
     classifier: CCNNClassifier
     name: str
+    digest: str = ""
 
     def __call__(self, images: Tensor) -> Maps:
         """Features of images, uint8 (n, c, h, w)."""
@@ -78,7 +80,11 @@ def kept_extractor(images: Images, seed: int = 0) -> CCNNExtractor:
         with store.filled(place) as folder:
             found.classifier.save(folder / "model")
             store.write_json(folder / "name.json", {"name": found.name})
-    return CCNNExtractor(CCNNClassifier.load(place / "model"), store.read_json(place / "name.json")["name"])
+    digest = hashlib.sha256()
+    for file in sorted((place / "model").iterdir()):
+        digest.update(f"{file.name} {store.sha256(file)}".encode())
+    name = store.read_json(place / "name.json")["name"]
+    return CCNNExtractor(CCNNClassifier.load(place / "model"), name, digest.hexdigest())
 
 
 def default_extractor(images: Images, seed: int = 0) -> CCNNExtractor:

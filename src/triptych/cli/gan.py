@@ -6,13 +6,13 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from triptych.cli.console import Json, Whole
-from triptych.cli.gan_options import Choice, Drawn, Flag, Game, Judging, Keeping, Machine, Reading, Way
+from triptych.cli.gan_options import Choice, Drawn, Flag, Game, Judging, Keeping, Machine, Reading, Seeing, Way
 
 app = App(name="gan", help="Train adversarial networks and look at what they make.")
 app.command("triptych.cli.selftest:selftest", name="selftest", help="Check every loss against what theory says of it.")
 
 READING, GAME, MACHINE, KEEPING = Reading(), Game(), Machine(), Keeping()  # every option left away
-DRAWN, CHOICE, WAY, JUDGING = Drawn(), Choice(), Way(), Judging()
+DRAWN, CHOICE, WAY, JUDGING, SEEING = Drawn(), Choice(), Way(), Judging(), Seeing()
 Numbers = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
 
 
@@ -107,7 +107,13 @@ def arithmetic(
 
 @app.command
 def score(
-    run: Path, *, metrics: str | None = None, judging: Judging = JUDGING, drawn: Drawn = DRAWN, json: Json = False
+    run: Path,
+    *,
+    metrics: str | None = None,
+    judging: Judging = JUDGING,
+    seeing: Seeing = SEEING,
+    drawn: Drawn = DRAWN,
+    json: Json = False,
 ) -> None:
     """Score a run's images against real ones; every score is of the features that stand beside it. Kept in the run's folder.
 
@@ -116,11 +122,11 @@ def score(
     run
         A folder that `triptych gan train` wrote.
     metrics
-        Of fid, kid, is, pr, swd, ms-ssim, divided by commas; all that there can be where none are given.
+        Of fid, kid, is, pr, swd, ms-ssim and parzen, divided by commas; all that there can be but parzen where none are given.
     """
     from triptych.cli.gan_score import scored
 
-    scored(run, judging, metrics, drawn, json)
+    scored(run, judging, seeing, metrics, drawn, json)
 
 
 @app.command
@@ -129,6 +135,7 @@ def neighbours(
     *,
     out: Path | None = None,
     judging: Judging = JUDGING,
+    seeing: Seeing = SEEING,
     crop: str | None = None,
     k: Whole = 3,
     drawn: Drawn = DRAWN,
@@ -149,7 +156,7 @@ def neighbours(
     """
     from triptych.cli.gan_compare import neighbours
 
-    neighbours(run, out, judging, crop, k, drawn, json)
+    neighbours(run, out, judging, seeing, crop, k, drawn, json)
 
 
 @app.command
@@ -159,6 +166,7 @@ def audit(
     held_out: str | None = None,
     out: Path | None = None,
     judging: Judging = JUDGING,
+    seeing: Seeing = SEEING,
     shift: Whole = 2,
     drawn: Drawn = DRAWN,
     json: Json = False,
@@ -179,7 +187,7 @@ def audit(
     """
     from triptych.cli.gan_compare import audited
 
-    audited(run, out, judging, held_out, shift, drawn, json)
+    audited(run, out, judging, seeing, held_out, shift, drawn, json)
 
 
 @app.command

@@ -10,7 +10,7 @@ from triptych.check import InputError, whole
 from triptych.cli.console import Console, console
 from triptych.cli.gan_judge import Judged, count, extractor, keep, named
 from triptych.cli.gan_judged import AUDIT, NEIGHBOURS, RECOVERED
-from triptych.cli.gan_options import Drawn, Judging
+from triptych.cli.gan_options import Drawn, Judging, Seeing
 from triptych.cli.place import check_place
 from triptych.gan.pictures import grid_png, in_rows
 from triptych.gan.recover import recover, worse
@@ -24,30 +24,28 @@ PART = 1 << 25  # pixels of the images whose features are in memory at a time
 
 
 def neighbours(
-    folder: Path, out: Path | None, judging: Judging, crop: str | None, k: int, drawn: Drawn, json: bool
+    folder: Path, out: Path | None, judging: Judging, seeing: Seeing, crop: str | None, k: int, drawn: Drawn, json: bool
 ) -> None:
     """Draw samples over their nearest training images, by pixels and by features. Raises InputError."""
     voice = console(json)
     if out is not None:
         check_place("out", out, suffixes=(".png",))
-    judged = Judged.open(folder, drawn.checkpoint)
+    judged = Judged.open(folder, drawn.checkpoint, judging.device)
     images = judged.images(judging.data, judging.split)
     window = _window(crop, judged.recipe.shape)
     n = count("n", judging.n, 64, 8)
     made = judged.generated(voice, n, drawn.seed)
-    rows, entry = (
-        [made],
-        {"step": judged.step, "seed": drawn.seed, "n": n, "data": named(judging.data, judged), "crop": crop},
-    )
-    found = {}
-    for by in (Pixels(), extractor(voice, judging, images)):
+    rows, found = [made], {}
+    about = {"step": judged.step, "seed": drawn.seed, "n": n, "data": named(judging.data, judged), "crop": crop, "k": k}
+    entry = {**about, "real": images.checksum()[:16], "features": seeing.features}
+    for by in (Pixels(), extractor(voice, seeing, images, judged.device)):
         distances, indices = _nearest(voice, by, made, images, k, window)
         rows += [made[:0], *(images.pixels[indices[:, i]] for i in range(k))]
         found[by.name] = {"distances": distances.tolist(), "images": indices.tolist()}
-    out = judged.run.folder / "neighbours.png" if out is None else out
+    own = judged.run.folder / "neighbours.png"
+    out = own if out is None else out
     store.write_bytes(out, grid_png(*in_rows(rows)))
-    kept = {**entry, "by": found, "picture": out.name}
-    keep(judged.run.folder, NEIGHBOURS, kept, ("step", "seed", "n", "data", "crop"))
+    keep(judged.run.folder, NEIGHBOURS, {**entry, "by": found, "picture": _shown(out, own)}, tuple(entry))
     spaces = " and ".join(found)
     where = "" if window is None else f", in the crop {crop}"
     text = f"wrote {out}: {n} generated images in the first row, below them their {k} nearest of {len(images):,} by {spaces}{where}"
@@ -55,33 +53,47 @@ def neighbours(
 
 
 def audited(
-    folder: Path, out: Path | None, judging: Judging, held_out: str | None, shift: int, drawn: Drawn, json: bool
+    folder: Path,
+    out: Path | None,
+    judging: Judging,
+    seeing: Seeing,
+    held_out: str | None,
+    shift: int,
+    drawn: Drawn,
+    json: bool,
 ) -> None:
     """Tell whether a run has memorised, and draw its suspicious samples. Raises InputError."""
     voice = console(json)
     if out is not None:
         check_place("out", out, suffixes=(".png",))
     whole("shift", shift, low=0)
-    judged = Judged.open(folder, drawn.checkpoint)
-    train, unseen = judged.apart(judging.data, held_out)
+    judged = Judged.open(folder, drawn.checkpoint, judging.device)
+    train, unseen = judged.apart(judging.data, held_out, judging.split)
     every = _together(train, unseen)  # neither features nor labels may know which images were trained on
-    by = extractor(voice, judging, every)
+    by = extractor(voice, seeing, every, judged.device)
     n = count("n", judging.n, 1 << 20, 1000)
     made = judged.generated(voice, n, drawn.seed, every)
     pool = train.pixels, unseen.pixels
     with voice.progress("comparisons", 1) as progress:
         found = audit(made, pool[0], pool[1], [UpToShifts(shift=shift), InFeatures(by)], seed=drawn.seed)
         progress.advance()
-    entry = _entry(found, judged, judging, drawn)
-    out = judged.run.folder / "audit.png" if out is None else out
+    about = {
+        "step": judged.step,
+        "seed": drawn.seed,
+        "data": named(judging.data, judged),
+        "samples": found.samples,
+        "train": found.train,
+        "held_out": found.held_out,
+        "checksums": [images.checksum()[:16] for images in (train, unseen)],
+        "features": by.name,
+        "shift": shift,
+    }
+    entry = {**about, **_found(found)}
+    own = judged.run.folder / "audit.png"
+    out = own if out is None else out
     worst = min(found.spaces, key=lambda space: space.p_value)
     store.write_bytes(out, _picture(worst, made, *pool))
-    keep(
-        judged.run.folder,
-        AUDIT,
-        {**entry, "picture": out.name},
-        ("step", "seed", "samples", "data", "train", "held_out"),
-    )
+    keep(judged.run.folder, AUDIT, {**entry, "picture": _shown(out, own)}, tuple(about))
     if not json:
         rows = [
             (
@@ -120,8 +132,8 @@ def recovered(
     if out is not None:
         check_place("out", out, suffixes=(".png",))
     whole("steps", steps)
-    judged = Judged.open(folder, drawn.checkpoint)
-    parts = judged.apart(judging.data, held_out)
+    judged = Judged.open(folder, drawn.checkpoint, judging.device)
+    parts = judged.apart(judging.data, held_out, judging.split)
     n = count("n", judging.n, min(map(len, parts)), 32)
     chosen = [_drawn(images, n, drawn.seed) for images in parts]
     with voice.progress("pictures", 2 * n) as progress:
@@ -137,15 +149,18 @@ def recovered(
         "data": named(judging.data, judged),
         "n": n,
         "steps": steps,
+        "checksums": [images.checksum()[:16] for images in parts],
         "train_error": float(errors[0].median()),
         "held_out_error": float(errors[1].median()),
         "p_value": worse(errors[0], errors[1]),
     }
-    out = judged.run.folder / "recovered.png" if out is None else out
+    own = judged.run.folder / "recovered.png"
+    out = own if out is None else out
     shown = min(n, SHOWN)
     rows = [x for images, one in zip(chosen, found) for x in (images.pixels[:shown], one.images[:shown])]
     store.write_bytes(out, grid_png(torch.cat(rows), shown))
-    keep(judged.run.folder, RECOVERED, {**entry, "picture": out.name}, ("step", "seed", "data", "n", "steps"))
+    same = ("step", "seed", "data", "n", "steps", "checksums")
+    keep(judged.run.folder, RECOVERED, {**entry, "picture": _shown(out, own)}, same)
     text = (
         f"median error of {n} training pictures {entry['train_error']:.1f}, of {n} held-out ones {entry['held_out_error']:.1f} grey levels "
         f"(p = {entry['p_value']:.3g} that training pictures are no easier)\n"
@@ -159,15 +174,14 @@ def _drawn(images: Images, n: int, seed: int) -> Images:
     return images.take(torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:n])
 
 
-def _entry(found: Audit, judged: Judged, judging: Judging, drawn: Drawn) -> dict:
-    """What is kept of an audit."""
+def _shown(out: Path, own: Path) -> str | None:
+    """The name of a picture that the run's report shows; None where it was written elsewhere."""
+    return own.name if out.resolve() == own.resolve() else None
+
+
+def _found(found: Audit) -> dict:
+    """What an audit found, as it is kept."""
     return {
-        "step": judged.step,
-        "seed": drawn.seed,
-        "data": named(judging.data, judged),
-        "samples": found.samples,
-        "train": found.train,
-        "held_out": found.held_out,
         "draws": found.draws,
         "p_value": found.p_value,
         "verdict": found.verdict(),

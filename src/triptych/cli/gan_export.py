@@ -143,19 +143,26 @@ def _origin(recipe: Recipe, about: Mapping[str, Any]) -> str:
 def _scores(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     if not entries:
         return ["Not scored; `triptych gan score RUN` does that.", ""]
-    lines = ["| score | value | n | features | step |", "| :--- | ---: | ---: | :--- | ---: |"]
+    lines = ["| score | value | against | n | features | step |", "| :--- | ---: | :--- | ---: | :--- | ---: |"]
     for e in entries:
+        against = f"{e['data']} ({e['real'][:8]})" if e.get("real") else e["data"]
         lines += [
-            f"| {name} | {score['value']:.4g} | {e['n']:,} | {e['extractor']} | {e['step']:,} |"
+            f"| {name} | {_value(score)} | {against} | {e['n']:,} | {e['extractor']} | {e['step']:,} |"
             for name, score in e["scores"].items()
         ]
     return [*lines, ""]
+
+
+def _value(score: Mapping[str, Any]) -> str:
+    spread = score.get("spread")
+    return f"{score['value']:.4g}" + ("" if spread is None else f" ± {spread:.2g}")
 
 
 def _audits(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     if not entries:
         return ["Not audited; `triptych gan audit RUN` does that."]
     return [
-        f"Step {e['step']:,}, {e['samples']:,} samples, {e['train']:,} training and {e['held_out']:,} held-out images: {e['verdict']}."
+        f"- Step {e['step']:,}, {e['samples']:,} samples, {e['train']:,} training and {e['held_out']:,} held-out images of {e['data']}, by "
+        f"{' and by '.join(e['by'])}: {e['verdict']}."
         for e in entries
     ]

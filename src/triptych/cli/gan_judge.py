@@ -13,18 +13,20 @@ from torch import Tensor
 from triptych import cache, store
 from triptych.check import InputError, choice, whole
 from triptych.cli.console import Console
-from triptych.cli.gan_options import Judging
+from triptych.cli.gan_options import Seeing
 from triptych.data import load
 from triptych.data.recognise import splits
+from triptych.engine import start
 from triptych.gan.checkpoint import step_of
 from triptych.gan.folder import Run
 from triptych.gan.held_out import HeldOut
 from triptych.gan.recipe import Recipe
 from triptych.gan.run import load_generator
 from triptych.gan.sample import BLOCK, Sampler
-from triptych.images import Images
+from triptych.images import Images, check_apart
 from triptych.metrics.features import Extractor, Pixels, Seen, extract
 
+CPU = torch.device("cpu")
 EXTRACTORS = ("ccnn", "pixels", "inception", "vgg")
 
 
@@ -38,17 +40,23 @@ class Judged:
     step: int
 
     @classmethod
-    def open(cls, folder: Path, step: int | None) -> "Judged":
-        """A run of images. Raises InputError."""
+    def open(cls, folder: Path, step: int | None, device: str | None = "cpu") -> "Judged":
+        """A run of images, its generator on a device; None is a GPU where there is one. Raises InputError."""
+        chosen = start(device).device
         run = Run.open(folder)
         recipe, generator = load_generator(folder, step)
-        return cls(run, recipe, Sampler(recipe, generator), step_of(run.checkpoint(step)))
+        return cls(run, recipe, Sampler(recipe, generator.to(chosen)), step_of(run.checkpoint(step)))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generator is."""
+        return next(self.sampler.generator.parameters()).device
 
     def images(self, data: str | None, split: str | None = None, prefer: str = "train") -> Images:
         """Images read as the run's own were: by default those that it was trained with, all of them; of others a split, where none is named
         the preferred one if there is one. Raises InputError.
         """
-        told = self.run.config.get("data", {})
+        told, own = self.run.config.get("data", {}), data is None
         if data is None and split is not None:
             raise InputError(
                 "split must be left away where --data is, as the run's own images are read as the run read them"
@@ -73,35 +81,39 @@ class Judged:
             raise InputError(
                 f"images of {data} must have the run's {self.recipe.classes} classes, got {len(images.classes)}"
             )
+        if own:
+            self._same(images, told.get("checksum"), data)
         return images
 
-    def apart(self, data: str | None, held_out: str | None) -> tuple[Images, Images]:
+    def apart(self, data: str | None, held_out: str | None, split: str | None = None) -> tuple[Images, Images]:
         """Images that the run was trained on, and images that it was not. Raises InputError where there are none of these."""
-        images, told = self.images(data), self.run.config.get("held_out")
+        images, told = self.images(data, split), self.run.config.get("held_out")
         if held_out is not None:
             other = self.images(held_out, prefer="test")
             index = (
                 None if data is not None or not told or told["checksum"] else HeldOut.tenth(images, self.recipe.batch)
             )
-            return (images if index is None else images.take(index.train_index)), other  # pyright: ignore
+            images = images if index is None else images.take(index.train_index)  # pyright: ignore
+            check_apart(other.pixels, images.pixels)
+            return images, other
         if not told:
             raise InputError("held-out must name images that the run was not trained on, as it held out none itself")
         if told["checksum"]:
             other = self.images(told["from"], prefer="test")
             self._same(other, told["checksum"], told["from"])
+            check_apart(other.pixels, images.pixels)
             return images, other
         found = HeldOut.tenth(images, self.recipe.batch)
         if data is not None or found is None:
             raise InputError("held-out must be named where other data are than those of the run")
-        self._same(images, self.run.config["data"]["checksum"], self.run.config["data"]["path"])
         return images.take(found.train_index), images.take(found.index)  # pyright: ignore[reportArgumentType]
 
-    def _same(self, images: Images, checksum: str, place: str) -> None:
-        """Refuse images that are others than those that the run had: what was held out can then not be told."""
-        if f"sha256:{images.checksum()}" != checksum:
+    def _same(self, images: Images, checksum: str | None, place: str) -> None:
+        """Refuse images that are others than those that the run had: what was trained on can then not be told."""
+        if checksum is not None and f"sha256:{images.checksum()}" != checksum:
             raise InputError(
-                f"{place} must hold the images that the run had, but it holds others now; name training images by --data and others by "
-                "--held-out"
+                f"{place} must hold the images that the run had, but it holds others now; name the images to compare with by --data (and "
+                "others, where they are asked for, by --held-out)"
             )
 
     def generated(self, voice: Console, n: int, seed: int, like: Images | None = None) -> Tensor:
@@ -119,32 +131,32 @@ class Judged:
         return torch.cat(found)
 
 
-def extractor(voice: Console, judging: Judging, images: Images) -> Extractor:
-    """The extractor that is asked for. Raises InputError."""
-    kind = choice("features", judging.features, EXTRACTORS)
-    if kind in ("ccnn", "pixels") and judging.weights is not None:
+def extractor(voice: Console, seeing: Seeing, images: Images, device: torch.device = CPU) -> Extractor:
+    """The extractor that is asked for; deep networks on a device. Raises InputError."""
+    kind = choice("features", seeing.features, EXTRACTORS)
+    if kind in ("ccnn", "pixels") and seeing.weights is not None:
         raise InputError(f"weights must be left away, as features of {kind} need none")
     if kind == "pixels":
         return Pixels(32)
     if kind == "ccnn":
         return _ccnn(voice, images)
-    weights = judging.weights or _fetched(kind)
+    weights = seeing.weights or _fetched(kind)
     if kind == "inception":
         from triptych.metrics.inception import InceptionExtractor
 
-        return InceptionExtractor(weights)
+        return InceptionExtractor(weights, device=device)
     from triptych.metrics.vgg import VGG16Extractor
 
-    return VGG16Extractor(weights)
+    return VGG16Extractor(weights, device=device)
 
 
 def _fetched(kind: str) -> Path:
     """The weights that `triptych data fetch` brought. Raises InputError where there are none."""
-    from triptych.metrics.weights import KNOWN
+    from triptych.metrics.weights import fetched
 
     name = {"inception": "inception-fid", "vgg": "vgg16"}[kind]
-    place = cache.folder() / "weights" / KNOWN[name].file
-    if not place.is_file():
+    place = fetched(name)
+    if place is None:
         raise InputError(
             f"weights must be the file of the network {kind}, got none; give --weights FILE, or `triptych data fetch {name}`"
         )
@@ -162,8 +174,11 @@ def _ccnn(voice: Console, images: Images) -> Extractor:
 
 
 def features(voice: Console, by: Extractor, images: Tensor, keep: bool) -> Seen:
-    """Features of images; those of real ones, ``keep``, are found once and kept in the cache folder."""
-    digest = hashlib.sha256(f"1 {by.name} {tuple(images.shape)}".encode())
+    """Features of images; those of real ones, ``keep``, are found once and kept in the cache folder.
+
+    Two networks may have one name: the key has what tells them apart. It begins with a number to raise where features change.
+    """
+    digest = hashlib.sha256(f"2 {by.name} {getattr(by, 'digest', '')} {tuple(images.shape)}".encode())
     digest.update(images.contiguous().numpy().data)
     place = cache.folder() / "features" / f"{digest.hexdigest()[:24]}.safetensors"
     if keep and place.is_file():

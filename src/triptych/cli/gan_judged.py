@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from triptych.bench.sections import Entry, Heading, Picture, Section, Table, Text
+from triptych.bench.sections import Curves, Entry, Heading, Picture, Section, Series, Table, Text
 from triptych.check import InputError
 from triptych.store import read_json
 
@@ -44,7 +44,29 @@ def _scores(entries: Sequence[Mapping[str, Any]]) -> list[Section]:
             f"Features: {extractor}; {n:,} images of each kind. Scores of other features or numbers are not comparable."
         )
         sections.append(Table(["step", *names], rows, f"Against {data}", note))
+        sections += _courses(those, names)
     return [Heading("Scores"), *sections] if sections else []
+
+
+def _courses(those: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Section]:
+    """A curve of every score of several steps that is better one way, the best step marked; of two entries of a step the last counts."""
+    sections: list[Section] = []
+    for name in names:
+        scores = {e["step"]: e["scores"][name] for e in those if name in e["scores"]}
+        less = next(iter(scores.values()))["less"]
+        if len(scores) < 2 or less is None:
+            continue
+        steps, values = list(scores), [score["value"] for score in scores.values()]
+        series, told = best_marked(name, steps, values, less=less)
+        sections.append(Curves([series], f"{name} over the run", "generator step", name, caption=told))
+    return sections
+
+
+def best_marked(name: str, steps: Sequence[int], values: Sequence[float], *, less: bool) -> tuple[Series, str]:
+    """A curve with its best point marked, and a sentence that says where that is."""
+    best = (min if less else max)(range(len(values)), key=lambda i: values[i])
+    said = f"The dot: the {'least' if less else 'largest'}, {values[best]:.4g}, at step {steps[best]:,}."
+    return Series(name, list(steps), list(values), marked=best), said
 
 
 def _kind(entry: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -87,11 +109,11 @@ def _audits(folder: Path) -> list[Section]:
             ]  # fmt: skip
             rows.append([Entry(text) for text in texts])
     headers = ["step", "samples", "compared by", "nearer to training", "expected", "p", "suspicious"]
-    last = entries[-1]
+    newest = max(e["step"] for e in entries)
     note = "Labels of training and held-out images are drawn anew; p is how often samples are then as much nearer to training."
     sections: list[Section] = [
         Heading("Memorisation"),
-        Text(f"{last['verdict'].capitalize()}."),
+        *(Text(_verdict(e)) for e in entries if e["step"] == newest),
         Table(headers, rows, note=note),
     ]
     if picture.is_file() and entries[-1].get("picture") == picture.name:
@@ -100,6 +122,12 @@ def _audits(folder: Path) -> list[Section]:
         )
         sections.append(Picture(picture.read_bytes(), "Suspicious images beside their neighbours", caption=caption))
     return sections
+
+
+def _verdict(entry: Mapping[str, Any]) -> str:
+    """What an audit said, and what it compared with."""
+    told = f"{entry['train']:,} training and {entry['held_out']:,} held-out images of {entry['data']}"
+    return f"{entry['verdict'].capitalize()}. Against {told}, by {' and by '.join(entry['by'])}."
 
 
 def _recovered(folder: Path) -> list[Section]:

@@ -166,6 +166,23 @@ class Judging:
         The split of `--data`; train where there is one.
     n
         How many generated images, and of real ones as many.
+    device
+        Where the generator, and Inception-v3 or VGG-16, are: cpu, cuda or cuda:N; a GPU where there is one.
+    """
+
+    data: str | None = None
+    split: str | None = None
+    n: Whole | None = None
+    device: str | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Seeing:
+    """By which features images are compared.
+
+    Parameters
+    ----------
     features
         ccnn: a certified network trained on the images' own labels, on the embedded digits where they have none or fewer than ten images
         a class; pixels; inception or vgg.
@@ -174,9 +191,6 @@ class Judging:
         given.
     """
 
-    data: str | None = None
-    split: str | None = None
-    n: Whole | None = None
     features: str = "ccnn"
     weights: Path | None = None
 

@@ -4,18 +4,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from triptych.check import InputError, nearest
 from triptych.cli.console import console
 from triptych.cli.gan_judge import Judged, count, extractor, features, keep, known, named, some
 from triptych.cli.gan_judged import SCORES
-from triptych.cli.gan_options import Drawn, Judging
+from triptych.cli.gan_options import Drawn, Judging, Seeing
 from triptych.metrics.features import Moments, Seen
 from triptych.metrics.frechet import frechet_distance
 from triptych.metrics.inception_score import inception_score
 from triptych.metrics.kernel_distance import kernel_distance
 from triptych.metrics.ms_ssim import diversity
+from triptych.metrics.parzen import parzen
 from triptych.metrics.precision_recall import precision_recall
 from triptych.metrics.sliced_wasserstein import pyramid_distance
 
@@ -87,6 +89,14 @@ def msssim(pair: Pair) -> Mapping[str, Score]:
     return found
 
 
+def parzen_window(pair: Pair) -> Mapping[str, Score]:
+    """The mean log-likelihood in nats of half of the real images under a kernel density of the generated ones, the width by the others."""
+    real, made = ((images.flatten(1).double() / 255) for images in (pair.real, pair.made))
+    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(pair.seed))
+    found = parzen(made, real[order[: len(real) // 2]], validation=real[order[len(real) // 2 :]])
+    return {"parzen": Score(found.mean, found.standard_error, False)}
+
+
 METRICS: dict[str, Callable[[Pair], Mapping[str, Score]]] = {
     "fid": fid,
     "kid": kid,
@@ -94,17 +104,19 @@ METRICS: dict[str, Callable[[Pair], Mapping[str, Score]]] = {
     "pr": prd,
     "swd": swd,
     "ms-ssim": msssim,
+    "parzen": parzen_window,
 }
+ASKED_FOR = ("parzen",)  # says little of images; for comparison with papers
 
 
-def scored(folder: Path, judging: Judging, metrics: str | None, drawn: Drawn, json: bool) -> None:
+def scored(folder: Path, judging: Judging, seeing: Seeing, metrics: str | None, drawn: Drawn, json: bool) -> None:
     """Score a run, and keep the scores in its folder. Raises InputError."""
     voice, wanted = console(json), _wanted(metrics)
-    judged = Judged.open(folder, drawn.checkpoint)
+    judged = Judged.open(folder, drawn.checkpoint, judging.device)
     known(judged.run.folder, SCORES)  # refuses a damaged one before anything is computed
     images = judged.images(judging.data, judging.split)
     n = count("n", judging.n, len(images), USUAL)
-    by = extractor(voice, judging, images)
+    by = extractor(voice, seeing, images, judged.device)
     real = some(images, n, drawn.seed)
     made = judged.generated(voice, n, drawn.seed, images)
     pair = Pair(real, made, features(voice, by, real, True), features(voice, by, made, False), drawn.seed)
@@ -143,7 +155,7 @@ def _better(score: Score) -> str:
 def _wanted(metrics: str | None) -> list[str]:
     """The metrics that are named, divided by commas; all where none are."""
     if metrics is None:
-        return list(METRICS)
+        return [name for name in METRICS if name not in ASKED_FOR]
     names = [word.strip() for word in metrics.split(",")]
     for name in names:
         if name not in METRICS:

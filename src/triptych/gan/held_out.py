@@ -18,7 +18,7 @@ from triptych.gan.draw import Draw
 from triptych.gan.game import Batch, scorer
 from triptych.gan.recipe import Recipe
 from triptych.gan.train import Players, generate
-from triptych.images import Images
+from triptych.images import Images, check_apart
 
 SHARE, SEED = (
     10,
@@ -52,6 +52,8 @@ class HeldOut:
         if self.train.shape[1:] != self.images.shape[1:]:
             shapes = [" x ".join(map(str, one.shape[1:])) for one in (self.images, self.train)]
             raise InputError(f"held-out images must be of the training images' shape, {shapes[1]}, got {shapes[0]}")
+        if self.index is None and self.train_index is None:
+            check_apart(self.images.pixels, self.train.pixels)
 
     @property
     def count(self) -> int:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from triptych.check import InputError, real, whole, wrong
+from triptych.images import check_apart
 from triptych.metrics.features import Extractor, as_pixels, extract, rows, same_width, shrunk_pixels
 from triptych.metrics.neighbours import BLOCK, MORE_ROUGHLY, Centred, nearest
 
@@ -194,12 +195,13 @@ def audit(
 
     A statistic per comparison: the mean over samples of log(distance to held-out / distance to training). ``draws`` random labellings
     of all images give its p-value, (1 + as large ones) / (1 + draws), and that of the least of the p-values of all comparisons
-    (Westfall & Young, 1993). Raises InputError.
+    (Westfall & Young, 1993). Raises InputError, also where more than a tenth of the held-out images are training images.
     """
     if not comparisons or len({c.name for c in comparisons}) != len(comparisons):
         raise wrong("comparisons", "at least one, of distinct names", [c.name for c in comparisons])
     for name, part in {"samples": samples, "train": train, "held_out": held_out}.items():
         _images(name, part, samples)
+    check_apart(held_out, train)
     pool = torch.cat([train, held_out])
     truth = torch.arange(len(pool)) < len(train)
     k = _length(len(train), len(held_out))

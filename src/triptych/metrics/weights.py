@@ -56,6 +56,12 @@ def fetch_weights(name: str, to: Path | None = None, progress: cache.Progress | 
     return cache.fetch(url, checksum, file, to=cache.folder() / "weights" if to is None else to, progress=progress)
 
 
+def fetched(name: str) -> Path | None:
+    """The file of one of the ``KNOWN`` in the cache, or None where it was not fetched. Raises InputError for an unknown name."""
+    place = cache.folder() / "weights" / KNOWN[choice("name", name, KNOWN)].file
+    return place if place.is_file() else None
+
+
 def read_weights(path: str | Path, names: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a file for a network whose ``state_dict()`` is ``names``: the same names, shapes and types.
 

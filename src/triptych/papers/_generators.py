@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from triptych.bench.experiment import Context
+from triptych.bench.experiment import Context, Scale
+from triptych.check import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,24 +20,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Yardstick:
-    """Real images by one extractor: a certified network trained on their labels, on embedded digits where they teach none."""
+    """Real images by one extractor: a certified network trained on their labels, on embedded digits where they teach none; at the paper's
+    own scale Inception-v3, by which the papers score.
+    """
 
     extractor: "Extractor"
     real: "Found"
     count: int
 
     @classmethod
-    def of(cls, images: "Images", n: int) -> "Yardstick":
-        """That of the first n of a seeded order; the same for all cells and seeds."""
+    def of(cls, images: "Images", n: int, context: Context) -> "Yardstick":
+        """That of the first n of a seeded order; the same for all cells and seeds. Raises InputError where Inception's weights are wanted
+        and were not fetched.
+        """
         import torch
 
         from triptych.ccnn.extractor import kept_extractor, teaches
         from triptych.data import load
         from triptych.metrics.features import extract
 
-        extractor = kept_extractor(images if teaches(images) else load("digits"))
+        if context.scale is Scale.PAPER:
+            extractor = _inception(context.device)
+        else:
+            extractor = kept_extractor(images if teaches(images) else load("digits"))
         chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:n]
         return cls(extractor, extract(extractor, images.take(chosen).pixels), len(chosen))
+
+    @property
+    def real_score(self) -> float:
+        """The inception score of the real images."""
+        from triptych.metrics.inception_score import inception_score
+
+        assert self.real.logits is not None
+        return inception_score(self.real.logits, 1).mean
 
     def scores(self, made: "Tensor") -> dict[str, float]:
         """Inception score, Fréchet and kernel distance, precision and recall of generated images, uint8 (n, c, h, w)."""
@@ -58,6 +74,20 @@ class Yardstick:
         }
 
 
+def _inception(device: str) -> "Extractor":
+    """Inception-v3 with the weights that `triptych data fetch` brought. Raises InputError where there are none."""
+    from triptych.metrics.inception import InceptionExtractor
+    from triptych.metrics.weights import fetched
+
+    weights = fetched("inception-fid")
+    if weights is None:
+        raise InputError(
+            "scale paper must have the weights of Inception-v3, which its scores are of, but there are none; run "
+            "`triptych data fetch inception-fid`, or take scale laptop"
+        )
+    return InceptionExtractor(weights, device=device)
+
+
 def drawn(recipe: "Recipe", players: "Players", n: int) -> "Tensor":
     """The first n images of the generator's average, uint8."""
     import torch
@@ -75,6 +105,11 @@ class Moment:
     seconds: float
     cpu_seconds: float
     parts: Mapping[str, float]
+
+    @property
+    def finite(self) -> bool:
+        """Whether all losses and parts are."""
+        return all(math.isfinite(value) for value in self.parts.values())
 
 
 def course(
@@ -108,11 +143,15 @@ def averaged(recipe: "Recipe", images: "Images", context: Context, steps: int, n
     players = recipe.players(context.seed, Engine(device=torch.device(context.device)))
     moment = None
     for moment in course(recipe, players, images, context, steps, max(1, steps // 10)):
-        if not all(math.isfinite(value) for value in moment.parts.values()):
+        if not moment.finite:
             break
     assert moment is not None
-    finite = all(bool(p.isfinite().all()) for p in players.average.parameters())
-    return drawn(recipe, players, n), moment, finite
+    return drawn(recipe, players, n), moment, finite(players)
+
+
+def finite(players: "Players") -> bool:
+    """Whether the generator's average is."""
+    return all(bool(p.isfinite().all()) for p in players.average.parameters())
 
 
 def pictures(context: Context, side: int | None = None, limit: int | None = None) -> "Images":

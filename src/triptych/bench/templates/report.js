@@ -25,6 +25,7 @@
       width, height: Math.round(Math.min(340, Math.max(230, width * 0.5))), padding: [8, 12, 0, 0],
       scales: { x: scale(chart.log[0]), y: scale(chart.log[1]) },
       axes: [axis(chart.labels[0], chart.log[0], ink, rule, 34), axis(chart.labels[1], chart.log[1], ink, rule, 52)],
+      hooks: { draw: [dots(chart)] },
       cursor: { drag: { x: false, y: false }, points: { size: 7 } },
       series: [
         { label: chart.labels[0], value: (_, v) => value(v) },
@@ -35,6 +36,18 @@
         })),
       ],
     };
+  };
+
+  const dots = (chart) => (u) => {
+    chart.marked.forEach((at, i) => {
+      const index = at == null ? -1 : chart.columns[0].indexOf(at);
+      const y = index < 0 ? null : chart.columns[i + 1][index];
+      if (y == null) return;
+      u.ctx.beginPath();
+      u.ctx.arc(u.valToPos(at, "x", true), u.valToPos(y, "y", true), 6 * devicePixelRatio, 0, 2 * Math.PI);
+      u.ctx.fillStyle = u.series[i + 1].stroke();
+      u.ctx.fill();
+    });
   };
 
   const draw = (box) => {

@@ -25,7 +25,6 @@ GAMES = {
     "wgan, perceptron": "WGAN, perceptron generator",
     "dcgan": "DCGAN, Jensen-Shannon estimate",
 }
-WIDTH_OF_MEDIAN = 5  # scores
 
 
 @dataclass(frozen=True)
@@ -77,21 +76,22 @@ def recipe_of(cell: Cell, shape: tuple[int, ...], width: int) -> "Recipe":
 
 
 def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Train, and keep estimate, kernel distance and the critic's weights and gradients on the way."""
+    """Train, and keep estimate, kernel distance and the critic's weights and gradients on the way; what is not finite ends it."""
     import torch
-    from scipy.stats import spearmanr
 
     from triptych.engine import Engine
-    from triptych.papers._generators import Yardstick, course, drawn, pictures
+    from triptych.papers._generators import Yardstick, course, drawn, finite, pictures
 
     size = SIZES[context.scale]
     images = pictures(context, size.side)
     recipe = recipe_of(cell, images.shape[1:], size.width).changed(steps=size.steps)
     players = recipe.players(context.seed, Engine(device=torch.device(context.device)))
-    yardstick = Yardstick.of(images, size.images)
+    yardstick = Yardstick.of(images, size.images, context)
     curve: dict[str, list[float]] = {"step": [], "estimate": [], "kid": []}
-    moment = None
+    moment, ended = None, True
     for moment in course(recipe, players, images, context, size.steps, size.every):
+        if not (ended := moment.finite and finite(players)):
+            break
         curve["step"].append(moment.step)
         # -½ L_D + log 2 is the Jensen-Shannon estimate of Figure 4; the critic's loss here is the sum of both means.
         loss = moment.parts["critic_loss"]
@@ -99,20 +99,29 @@ def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any
         curve["kid"].append(yardstick.scores(drawn(recipe, players, size.images))["kid"])
     assert moment is not None
     first = len(curve["step"]) // 4  # the critic is far from its optimum at first
-    found: Any = spearmanr(curve["estimate"][first:], curve["kid"][first:])
-    correlation = float(found.statistic)
     metrics = {
-        "correlation": correlation if correlation == correlation else None,
-        "kid": curve["kid"][-1],
-        "best_kid": min(curve["kid"]),
-        "at_ends_percent": None if cell.clip is None else 100 * at_ends(players.critic, cell.clip),
-        "slope_ratio": slope_ratio(players.critic),
+        "correlation": _correlation(curve["estimate"][first:], curve["kid"][first:]) if ended else None,
+        "kid": curve["kid"][-1] if ended else None,
+        "best_kid": min(curve["kid"], default=None),
+        "at_ends_percent": None if cell.clip is None or not ended else 100 * at_ends(players.critic, cell.clip),
+        "slope_ratio": slope_ratio(players.critic) if ended else None,
         "steps": players.step,
         "train_cpu_seconds": moment.cpu_seconds,
     }
     weights = torch.cat([p.detach().flatten() for n, p in players.critic.named_parameters() if p.dim() > 1]).cpu()
+    weights = weights[weights.isfinite()]
     kept = {"samples": drawn(recipe, players, 64)}
     return metrics, {"curve": curve, "pictures": kept, "histogram": _histogram(weights)}
+
+
+def _correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Spearman's; None where one of both is constant."""
+    from scipy.stats import spearmanr
+
+    if len(set(a)) < 2 or len(set(b)) < 2:
+        return None
+    found: Any = spearmanr(a, b)
+    return float(found.statistic)
 
 
 def at_ends(critic: "nn.Module", clip: float) -> float:
@@ -135,8 +144,8 @@ def slope_ratio(critic: "nn.Module") -> float | None:
 def _histogram(weights: Any) -> dict[str, list[float]]:
     import torch
 
-    most = float(weights.abs().max()) or 1.0
-    counts = torch.histc(weights, 61, -most, most) / len(weights)
+    most = (float(weights.abs().max()) if len(weights) else 0.0) or 1.0
+    counts = torch.histc(weights, 61, -most, most) / max(len(weights), 1)
     edges = torch.linspace(-most, most, 62)
     return {"x": ((edges[1:] + edges[:-1]) / 2).tolist(), "share": counts.tolist()}
 
@@ -161,9 +170,10 @@ def render(rows: Sequence[Row]) -> list[Section]:
     tiles = []
     for key, label in labels.items():
         curve = first[key].artefact("curve")
-        series = [Series("estimate over its largest", curve["step"], _relative(curve["estimate"]))]
-        series.append(Series("KID over its largest", curve["step"], _relative(curve["kid"])))
-        sections.append(Curves(series, f"{label}: estimate and quality", "generator step", "share of the largest"))
+        if curve["step"]:
+            series = [Series("estimate over its largest", curve["step"], _relative(curve["estimate"]))]
+            series.append(Series("KID over its largest", curve["step"], _relative(curve["kid"])))
+            sections.append(Curves(series, f"{label}: estimate and quality", "generator step", "share of the largest"))
         samples = first[key].artefact("pictures")["samples"].numpy()
         tiles.append(Picture(figure.images(samples, columns=8), f"samples of {label}", caption=label))
     clipped = [(label, key[1], first[key].artefact("histogram")) for key, label in labels.items() if key[1] is not None]

@@ -2,7 +2,8 @@
 
 The paper has CIFAR-10, networks of width 128 and 200,000 iterations, and the inception score. Differs at the smaller scales: narrower
 networks, fewer iterations; the classifier behind the score is a certified network of this package, so that no number is comparable with the
-paper's, only the order of the curves is.
+paper's, only the order of the curves is. At all scales the score is that of the generator's moving average, which the paper's code does not
+have.
 """
 
 from collections.abc import Sequence
@@ -69,43 +70,53 @@ def recipe_of(method: str, shape: tuple[int, ...], width: int) -> "Recipe":
     if method == "gp-rmsprop":
         return base.changed(generator_optimiser=TF_RMSPROP, critic_optimiser=TF_RMSPROP)
     assert isinstance(base.generator, DCGAN)
-    critic = replace(base.generator, critic_norm="batch")
+    normalised = replace(base.generator, norm="batch", critic_norm="batch")
     if method == "clipping":
         game = Wasserstein(clip=0.01, steps=5, long_until=0, long_every=0, clip_when="after")
-        return base.changed(objective=game, critic=critic, generator_optimiser=TF_RMSPROP, critic_optimiser=TF_RMSPROP)
+        return base.changed(
+            objective=game,
+            generator=normalised,
+            critic=normalised,
+            generator_optimiser=TF_RMSPROP,
+            critic_optimiser=TF_RMSPROP,
+        )
+    critic = normalised if base.generator.norm == "batch" else base.generator  # gan_mnist.py has it for clipping alone
     adam = Optimiser("adam", 2e-4, beta1=0.5)
     game = NonSaturating(halved=True)
     return base.changed(objective=game, critic=critic, generator_optimiser=adam, critic_optimiser=adam)
 
 
 def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Train, and score the generator's average on the way."""
+    """Train, and score the generator's average on the way; what is not finite ends it, and has no last score."""
     import torch
 
     from triptych.engine import Engine
-    from triptych.papers._generators import Yardstick, course, drawn, pictures
+    from triptych.papers._generators import Yardstick, course, drawn, finite, pictures
 
     size = SIZES[context.scale]
     images = pictures(context)
     recipe = recipe_of(cell.method, images.shape[1:], size.width).changed(steps=size.steps)
     players = recipe.players(context.seed, Engine(device=torch.device(context.device)))
-    yardstick = Yardstick.of(images, size.images)
-    curve: dict[str, list[float]] = {}
+    yardstick = Yardstick.of(images, size.images, context)
+    curve: dict[str, list[float]] = {name: [] for name in ("step", "seconds", "cpu_seconds", "is", "kid")}
+    ended = True
     for moment in course(recipe, players, images, context, size.steps, size.every):
+        if not (ended := moment.finite and finite(players)):
+            break
         scores = yardstick.scores(drawn(recipe, players, size.images))
         line = {"step": moment.step, "seconds": moment.seconds, "cpu_seconds": moment.cpu_seconds, **scores}
         for name, value in line.items():
             curve.setdefault(name, []).append(value)
-    best = max(curve["is"])
+    last = {name: values[-1] if values and ended else None for name, values in curve.items()}
     metrics = {
-        "best_is": best,
-        "last_is": curve["is"][-1],
-        "area_is": sum(curve["is"]) / len(curve["is"]),
-        "best_kid": min(curve["kid"]),
-        "last_kid": curve["kid"][-1],
+        "best_is": max(curve["is"], default=None),
+        "last_is": last["is"],
+        "area_is": sum(curve["is"]) / len(curve["is"]) if ended else None,
+        "best_kid": min(curve["kid"], default=None),
+        "last_kid": last["kid"],
         "steps": players.step,
-        "train_seconds": curve["seconds"][-1],
-        "train_cpu_seconds": curve["cpu_seconds"][-1],
+        "train_seconds": last["seconds"],
+        "train_cpu_seconds": last["cpu_seconds"],
     }
     said = {"curve": curve, "extractor": yardstick.extractor.name, "width": size.width, "n": yardstick.count}
     return metrics, {"course": said, "pictures": {"samples": drawn(recipe, players, 64)}}
@@ -129,7 +140,8 @@ def render(rows: Sequence[Row]) -> list[Section]:
     if chosen:
         gpu = str(chosen[0][1].provenance.get("device", "")).startswith("cuda")
         clock = ("seconds", "seconds of training") if gpu else ("cpu_seconds", "seconds of training on one core")
-        sections.append(_figure(chosen, (("step", "generator iterations"), clock)))
+        if scored := [(label, row) for label, row in chosen if row.artefact("course")["curve"]["is"]]:
+            sections.append(_figure(scored, (("step", "generator iterations"), clock)))
         sections.append(_samples(chosen))
     return sections
 
@@ -173,7 +185,7 @@ EXPERIMENT = Experiment(
     name="gulrajani2017.figure3",
     paper=PAPER,
     shows="Figure 3: score over iterations and over the clock, for four methods",
-    version=1,
+    version=2,
     cells=cells,
     measure=measure,
     render=render,

@@ -2,7 +2,7 @@
 
 The paper draws 200 pairs from its Table 1, trains each for 100,000 iterations on ImageNet of 32 x 32 pixels, and counts inception scores above
 a least one. Differs: the paper says depths, not where layers are (`triptych.gan.networks.deep`); weights start as its code's for networks
-without a recipe of their own do; other images; at the smaller scales fewer pairs, of smaller images, with fewer filters, and lower least
+without a recipe of their own do; scored is the moving average of the generator's weights; other images; at the smaller scales fewer pairs, of smaller images, with fewer filters, and lower least
 scores, as the classifier behind the score is a certified network of this package and training is short.
 """
 
@@ -109,18 +109,17 @@ def recipe_of(cell: Cell, shape: tuple[int, ...], narrower: int) -> "Recipe":
 
 def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any]]:
     """Train, and score the generator's average; numbers that are not finite end the training."""
-    from triptych.metrics.inception_score import inception_score
     from triptych.papers._generators import Yardstick, averaged, pictures
 
     size = SIZES[context.scale]
     images = pictures(context, size.side)
     recipe = recipe_of(cell, images.shape[1:], size.narrower).changed(steps=size.steps)
+    yardstick = Yardstick.of(images, size.images, context)
     samples, moment, finite = averaged(recipe, images, context, size.steps, size.images)
-    yardstick = Yardstick.of(images, size.images)
     scores: dict[str, float | None] = dict(yardstick.scores(samples)) if finite else {}
     metrics = {
         **{name: scores.get(name) for name in ("is", "kid", "recall")},
-        "real_is": inception_score(yardstick.real.logits, 1).mean if yardstick.real.logits is not None else None,
+        "real_is": yardstick.real_score,
         "steps": moment.step,
         "train_cpu_seconds": moment.cpu_seconds,
     }

@@ -123,6 +123,7 @@ def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any
 
     size = SIZES[context.scale]
     images = pictures(context, size.side)
+    yardstick = Yardstick.of(images, size.samples, context)
     steps = max(1, round(size.passes * len(images) / size.batch))
     recipe = RECIPES[cell.recipe](images.shape[1:], 0, size.width, len(images)).changed(batch=size.batch, steps=steps)
     players = recipe.players(context.seed, Engine(device=torch.device(context.device)))
@@ -132,7 +133,6 @@ def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any
     made = sampler.images(z)
     concepts = Concepts.of(meanings(made))
     rng = torch.Generator().manual_seed(context.seed)
-    yardstick = Yardstick.of(images, size.samples)
     metrics: dict[str, float | None] = {
         "chance": float(concepts.reached(made).double().mean()),
         "kid": yardstick.scores(made[: size.sums])["kid"],

@@ -67,6 +67,7 @@ def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any
 
     size = SIZES[context.scale]
     images = pictures(context, size.side)
+    yardstick = Yardstick.of(images, max(size.samples, 60), context)
     apart = HeldOut.tenth(images, size.batch)
     assert apart is not None
     assert apart.train_index is not None
@@ -78,7 +79,6 @@ def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any
     players = recipe.players(context.seed, Engine(device=torch.device(context.device)))
     *_, last = course(recipe, players, train, context, steps, steps)
     samples = drawn(recipe, players, size.samples)
-    yardstick = Yardstick.of(images, max(size.samples, 60))
     found = audit(samples, train.pixels, held_out.pixels, [UpToShifts(), InFeatures(yardstick.extractor)])
     by_pixels, by_features = found.spaces
     metrics = {
