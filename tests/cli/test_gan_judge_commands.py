@@ -284,9 +284,14 @@ def test_scores_of_several_steps_are_curves_with_the_best_marked(run, said, tmp_
     assert [curve.title for curve in curves] == [f"{name} over the run" for name in ("fid", "precision", "recall")]
     assert list(curves[0].series[0].x) == [1, 2]
     assert curves[0].series[0].marked == 0
-    assert "the least" in curves[0].caption
+    assert "the lowest" in curves[0].caption
     assert "at step 1." in curves[0].caption
-    assert "the largest" in curves[1].caption
+    assert (curves[1].series[0].marked, curves[1].caption) == (None, "")
+    other["scores"]["precision"]["value"] += 0.125
+    write_json(run / "scores.json", [*entries, other])
+    higher = [section for section in judged_sections(run) if isinstance(section, Curves)][1]
+    assert higher.series[0].marked == 0
+    assert "the highest" in higher.caption
     said("gan", "export", run, "--folder", tmp_path / "card")
     assert f"| {entries[0]['real'][:8]}" not in (tmp_path / "card" / "README.md").read_text()
     assert f"| digits ({entries[0]['real'][:8]}) | 50 | pixels at 32 |" in (tmp_path / "card" / "README.md").read_text()

@@ -77,7 +77,7 @@ def test_the_config_is_resolved(gan_runs):
         "split": None, "limit": 40, "images": 40, "classes": list("0123456789"),
     }  # fmt: skip
     assert (said_of["seed"], said_of["precision"], said_of["labels"], said_of["width"]) == (0, "float32", True, 2)
-    assert said_of["every"] == {"log": 1, "checkpoint": 500, "grid": 500, "keep": 3, "measure": 2}
+    assert said_of["every"] == {"log": 1, "checkpoint": 500, "grid": 500, "keep": 3, "measure": 2, "score": None}
     assert said_of["compile"] is False
     recipe, _ = load_generator(gan_runs / "classed")
     assert (recipe.classes, recipe.batch, recipe.rules.steps, recipe.generator.width) == (10, 4, 2, 2)
@@ -188,14 +188,50 @@ def test_pictures_are_read_once_and_the_training_split_is_taken(tmp_path, monkey
 def test_held_out_pictures_are_decoded_by_the_main_process_and_read_by_the_others(monkeypatch, first):
     """Each process reads; the main one first, while the others wait."""
     done = []
-    images = Images(torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
-    monkeypatch.setattr("triptych.cli.gan_train.mapped", lambda *_, **__: done.append("read") or images)
+    images, others = (Images(torch.full((4, 1, 8, 8), value, dtype=torch.uint8)) for value in (0, 1))
+    monkeypatch.setattr("triptych.cli.gan_train.mapped", lambda *_, **__: done.append("read") or others)
     engine = type("E", (), {"main": first, "wait": lambda self: done.append("wait")})()
     wish = Wish("dcgan", Reading(held_out="digits"), Game(), Machine(), Keeping())
     recipe = RECIPES["dcgan"]((1, 8, 8))
     _, held_out = apart(console(True), wish, images, recipe, engine)
-    assert held_out.images is images
+    assert held_out.images is others
     assert done == (["read", "wait"] if first else ["wait", "read"])
+
+
+@pytest.mark.parametrize("labels", [[], ["--labels"]])
+def test_a_run_scored_on_its_way_has_the_scores_of_gan_score_and_the_same_weights(labels, tmp_path, monkeypatch, said):
+    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path / "cache"))
+    intervals = ["--log-every", "3", "--measure-every", "50"]
+    words = ["gan", "train", "wgan-gp", "--width", "2", "--batch", "4", "--limit", "120", *intervals, *labels, "--out"]
+    said(*words, tmp_path / "plain", "--steps", "4")
+    said(*words, tmp_path / "r", "--steps", "4", "--score-every", "2")
+    lines = {line["step"]: line for line in Run.open(tmp_path / "r").metrics()}
+    assert [step for step, line in lines.items() if "kid" in line] == [2, 4]
+    assert [step for step, line in lines.items() if "gap" in line] == [2, 3, 4]
+    scores, _ = said("gan", "score", tmp_path / "r", "--metrics", "kid,pr")
+    assert {name: lines[4][name] for name in scores["scores"]} == {n: s["value"] for n, s in scores["scores"].items()}
+    assert config(tmp_path / "r")["scored"] == {"extractor": scores["extractor"], "n": 120}
+    plain, scored = tensors(tmp_path / "plain"), tensors(tmp_path / "r")
+    assert all(torch.equal(plain[name], scored[name]) for name in plain)
+    said(*words, tmp_path / "two", "--steps", "2")
+    assert config(tmp_path / "two")["scored"] is None
+    said("gan", "train", "--out", tmp_path / "two", "--resume", "--steps", "4", "--score-every", "2")
+    assert config(tmp_path / "two")["scored"] == config(tmp_path / "r")["scored"]
+    last = Run.open(tmp_path / "two").metrics()[-1]
+    assert {name: last[name] for name in scores["scores"]} == {name: lines[4][name] for name in scores["scores"]}
+    said("report", tmp_path / "r")
+    page = (tmp_path / "r" / "report.md").read_text()
+    best = min((2, 4), key=lambda step: lines[step]["kid"])
+    assert f"The dot: the lowest, {lines[best]['kid']:.4g}, at step {best}." in page
+    assert f"Features: {scores['extractor']}; 120 images of each kind" in page
+
+
+def test_scores_of_a_run_that_is_not_finite_are_left_to_the_guard(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "wild.toml").write_text('rules.critic_optimiser = {kind = "sgd", lr = 1e38}\n')
+    words = [*TRAIN, "--score-every", "1", "--steps", "4", "--config", str(tmp_path / "wild.toml")]
+    assert main([*words, "--out", str(tmp_path / "r")]) == 1
+    assert "diverged" in capsys.readouterr().err
 
 
 def test_a_run_begins_with_another_ones_weights(gan_run, tmp_path, said):
@@ -341,7 +377,7 @@ def test_every_option_is_described():
     groups = [
         one for one in vars(gan_options).values() if isinstance(one, type) and one.__module__ == gan_options.__name__
     ]
-    assert len(groups) == 8
+    assert len(groups) == 9
     for group in groups:
         for field in fields(group):
             assert f"\n    {field.name}\n        " in group.__doc__

@@ -118,9 +118,7 @@ def test_the_papers_own_scale_is_scored_by_inception(monkeypatch, tmp_path):
     assert Yardstick.of(images, 10, Context(Scale.LAPTOP)).extractor.name.startswith("CCNN")
 
 
-@pytest.mark.parametrize(
-    ("module", "cell"), [(figure3, figure3.Cell("gp-adam")), (clipping, clipping.Cell("dcgan"))]
-)
+@pytest.mark.parametrize(("module", "cell"), [(figure3, figure3.Cell("gp-adam")), (clipping, clipping.Cell("dcgan"))])
 def test_what_is_not_finite_ends_a_course_and_is_told(module, cell, monkeypatch, tmp_path):
     monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path))
     real = module.recipe_of

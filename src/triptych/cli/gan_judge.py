@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,18 +117,26 @@ class Judged:
             )
 
     def generated(self, voice: Console, n: int, seed: int, like: Images | None = None) -> Tensor:
-        """The first n images of a seed; of a conditional run with classes in turn, or with the labels of ``like`` in a random order."""
-        labels = self.sampler.labels(0, n)
-        if labels is not None and like is not None and like.labels is not None:
-            order = torch.randperm(len(like), generator=torch.Generator().manual_seed(seed))
-            labels = like.labels[order[torch.arange(n) % len(like)]]
+        """``generated`` of the run's sampler, with a bar."""
         with voice.progress("images", n) as progress:
-            found = []
-            for first in range(0, n, BLOCK):
-                z = self.sampler.z(seed, first, min(BLOCK, n - first))
-                found.append(self.sampler.images(z, None if labels is None else labels[first : first + BLOCK]))
-                progress.advance(len(z))
-        return torch.cat(found)
+            return generated(self.sampler, n, seed, like, progress.advance)
+
+
+def generated(
+    sampler: Sampler, n: int, seed: int, like: Images | None = None, progress: Callable[[int], object] | None = None
+) -> Tensor:
+    """The first n images of a seed; of a conditional run with classes in turn, or with the labels of ``like`` in a random order."""
+    labels = sampler.labels(0, n)
+    if labels is not None and like is not None and like.labels is not None:
+        order = torch.randperm(len(like), generator=torch.Generator().manual_seed(seed))
+        labels = like.labels[order[torch.arange(n) % len(like)]]
+    found = []
+    for first in range(0, n, BLOCK):
+        z = sampler.z(seed, first, min(BLOCK, n - first))
+        found.append(sampler.images(z, None if labels is None else labels[first : first + BLOCK]))
+        if progress is not None:
+            progress(len(z))
+    return torch.cat(found)
 
 
 def extractor(voice: Console, seeing: Seeing, images: Images, device: torch.device = CPU) -> Extractor:

@@ -63,9 +63,11 @@ def _courses(those: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[S
 
 
 def best_marked(name: str, steps: Sequence[int], values: Sequence[float], *, less: bool) -> tuple[Series, str]:
-    """A curve with its best point marked, and a sentence that says where that is."""
+    """A curve with its best point marked, and a sentence that says where that is; nothing is marked where all are alike."""
+    if len(set(values)) < 2:
+        return Series(name, list(steps), list(values)), ""
     best = (min if less else max)(range(len(values)), key=lambda i: values[i])
-    said = f"The dot: the {'least' if less else 'largest'}, {values[best]:.4g}, at step {steps[best]:,}."
+    said = f"The dot: the {'lowest' if less else 'highest'}, {values[best]:.4g}, at step {steps[best]:,}."
     return Series(name, list(steps), list(values), marked=best), said
 
 

@@ -117,6 +117,9 @@ class Keeping:
         Steps from one line of metrics.jsonl to the next; 10 where none is given.
     measure_every
         Steps from one measurement on held-out images to the next; 100 where none is given.
+    score_every
+        Steps from one score to the next, by 1,000 samples and the default features of `gan score`: kernel distance, precision, recall; no
+        scores where none is given.
     keep
         Checkpoints that stay; 3 where none is given.
     tensorboard
@@ -130,6 +133,7 @@ class Keeping:
     grid_every: Whole | None = None
     log_every: Whole | None = None
     measure_every: Whole | None = None
+    score_every: Whole | None = None
     keep: Whole | None = None
     tensorboard: bool | None = None
     resume: Flag = False

@@ -18,7 +18,7 @@ from triptych.bench.sections import (
     Text,
 )
 from triptych.cli.gan_dry import duration
-from triptych.cli.gan_judged import judged_sections
+from triptych.cli.gan_judged import best_marked, judged_sections
 from triptych.gan.folder import Run
 from triptych.gan.pictures import course_png, first_row
 from triptych.gan.verdict import verdict
@@ -28,6 +28,7 @@ MOST_POINTS = 1000  # a curve on the page
 COUNTERS = ("step", "seen", "critic_updates", "rollbacks")
 LOSSES = ("critic_loss", "generator_loss")
 RATES = ("generator_rate", "critic_rate")
+SCORES = {"kid": True, "precision": False, "recall": False}  # whether less is better
 GAPS, ERROR = ("train_gap", "held_out_gap"), "gap_error"
 SPEED = "time_images_per_second"
 
@@ -42,6 +43,7 @@ def run_sections(folder: Path) -> list[Section]:
         *_verdict(lines),
         *_samples(run),
         *judged_sections(run.folder),
+        *_scored(run, steps),
         Heading("Curves"),
         *_curves(steps),
         *_rollbacks(rollbacks),
@@ -122,7 +124,7 @@ def _curves(steps: Sequence[Mapping[str, Any]]) -> list[Section]:
     if not steps:
         return [Text("There is nothing to draw yet.")]
     names = list(dict.fromkeys(name for line in steps for name in line))
-    apart = (*COUNTERS, *LOSSES, *RATES, *GAPS, ERROR)
+    apart = (*COUNTERS, *LOSSES, *RATES, *GAPS, ERROR, *SCORES)
     parts = [n for n in names if n not in apart and not n.startswith("time_")]
     sections: list[Section] = []
     losses = [n for n in LOSSES if n in names]
@@ -144,10 +146,30 @@ def _curves(steps: Sequence[Mapping[str, Any]]) -> list[Section]:
     return sections
 
 
+def _scored(run: Run, steps: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """The scores that were logged on the way, the best of each marked."""
+    sections: list[Section] = []
+    for name, less in SCORES.items():
+        lines = _few([line for line in steps if name in line])
+        if lines:
+            series, told = best_marked(name, [e["step"] for e in lines], [e[name] for e in lines], less=less)
+            sections.append(Curves([series], f"{name} while it trained", "generator step", name, caption=told))
+    if not sections:
+        return []
+    by = run.config.get("scored") or {"extractor": "not known", "n": 0}
+    note = f"Features: {by['extractor']}; {by['n']:,} images of each kind, always the same noise."
+    return [Heading("Scores on the way"), *sections, Text(note)]
+
+
+def _few(lines: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """As many lines as a page shows."""
+    if len(lines) <= MOST_POINTS:
+        return lines
+    return [lines[round(i * (len(lines) - 1) / (MOST_POINTS - 1))] for i in range(MOST_POINTS)]
+
+
 def _series(steps: Sequence[Mapping[str, Any]], name: str) -> Series:
-    lines = [line for line in steps if name in line]
-    if len(lines) > MOST_POINTS:
-        lines = [lines[round(i * (len(lines) - 1) / (MOST_POINTS - 1))] for i in range(MOST_POINTS)]
+    lines = _few([line for line in steps if name in line])
     return Series(_words(name), [line["step"] for line in lines], [line[name] for line in lines])
 
 

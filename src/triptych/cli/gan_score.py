@@ -3,16 +3,21 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from triptych.check import InputError, nearest
-from triptych.cli.console import console
-from triptych.cli.gan_judge import Judged, count, extractor, features, keep, known, named, some
+from triptych.cli.console import Console, console
+from triptych.cli.gan_judge import Judged, count, extractor, features, generated, keep, known, named, some
 from triptych.cli.gan_judged import SCORES
 from triptych.cli.gan_options import Drawn, Judging, Seeing
-from triptych.metrics.features import Moments, Seen
+from triptych.gan.recipe import Recipe
+from triptych.gan.run import Judge
+from triptych.gan.sample import Sampler
+from triptych.images import Images
+from triptych.metrics.features import Found, Moments, extract
 from triptych.metrics.frechet import frechet_distance
 from triptych.metrics.inception_score import inception_score
 from triptych.metrics.kernel_distance import kernel_distance
@@ -21,7 +26,7 @@ from triptych.metrics.parzen import parzen
 from triptych.metrics.precision_recall import precision_recall
 from triptych.metrics.sliced_wasserstein import pyramid_distance
 
-USUAL = 5000
+USUAL, COURSE = 5000, 1000  # images; of a score while a run trains
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,8 @@ class Pair:
 
     real: Tensor
     made: Tensor
-    by_real: Seen
-    by_made: Seen
+    by_real: Found
+    by_made: Found
     seed: int
 
 
@@ -146,6 +151,22 @@ def scored(folder: Path, judging: Judging, seeing: Seeing, metrics: str | None, 
         ]
         voice.table(["score", "", "±", "better"], rows, f"step {judged.step:,}, {n:,} images, {by.name}")
     voice.finish({"run": str(folder), **entry}, f"kept in {judged.run.folder / SCORES}")
+
+
+def on_the_way(voice: Console, recipe: Recipe, images: Images) -> tuple[Judge, dict[str, Any]]:
+    """What scores a run while it trains, as `gan score --metrics kid,pr --n 1000` does afterwards; and by what, for its config."""
+    n = min(len(images), COURSE)
+    by = extractor(voice, Seeing(), images)
+    real = some(images, n, 0)
+    seen = features(voice, by, real, True)
+
+    def judge(step: int, average: nn.Module) -> dict[str, float]:
+        del step
+        made = generated(Sampler(recipe, average), n, 0, images)
+        pair = Pair(real, made, seen, extract(by, made), 0)
+        return {name: score.value for name, score in {**kid(pair), **prd(pair)}.items()}
+
+    return judge, {"extractor": by.name, "n": n}
 
 
 def _better(score: Score) -> str:

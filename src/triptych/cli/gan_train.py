@@ -22,7 +22,7 @@ from triptych.gan import checkpoint
 from triptych.gan.folder import Run, check_networks, lengthens
 from triptych.gan.held_out import HeldOut
 from triptych.gan.recipe import Recipe
-from triptych.gan.run import Every, OnProgress, play
+from triptych.gan.run import Every, Judge, OnProgress, play
 from triptych.gan.sample import fixed_grid
 from triptych.gan.settings import to_json
 from triptych.images import Images
@@ -49,6 +49,7 @@ def trained(wish: Wish, json: bool) -> None:
         recipe.networks(wish.seed)  # refuses sides that the networks cannot have
         wish, held_out = apart(voice, wish, images, recipe, engine)
         config = wish.config(recipe, images, held_out)
+        judge, config["scored"] = _judge(voice, recipe, images, engine) if every.score else (None, None)
         engine.agree("the images", int(config["data"]["checksum"].removeprefix("sha256:")[:15], 16))
         run = _run(wish, config, engine, typed)
         _note_differences(voice, run)
@@ -56,10 +57,22 @@ def trained(wish: Wish, json: bool) -> None:
         with _shown(voice, wish.keeping.tensorboard and engine.main, recipe, run) as on_progress:
             draw = fixed_grid(recipe, wish.seed)
             shown = held_out or images
-            players = play(run, recipe, shown, engine=engine, every=every, draw_grid=draw, on_progress=on_progress)
+            drawn = {"draw_grid": draw, "judge": judge, "on_progress": on_progress}
+            players = play(run, recipe, shown, engine=engine, every=every, **drawn)
         seconds = time.perf_counter() - begun
     if engine.main:
         _told(voice, run, recipe, {"step": players.step, "seen": players.seen, "before": before, "seconds": seconds})
+
+
+def _judge(
+    voice: Console, recipe: Recipe, images: Images, engine: Engine
+) -> tuple[Judge | None, dict[str, Any] | None]:
+    """What scores the run on its way, in the main process; the others wait for its features."""
+    from triptych.cli.gan_score import on_the_way
+
+    found = on_the_way(voice, recipe, images) if engine.main else (None, None)
+    engine.wait()
+    return found
 
 
 def dry(wish: Wish, json: bool) -> None:

@@ -33,6 +33,7 @@ KEEPING = {
     "grid": "grid_every",
     "keep": "keep",
     "measure": "measure_every",
+    "score": "score_every",
 }
 TENTH, NONE = "a tenth", "none"  # what is held out where no images are named
 UNLABELLED = "the images have no labels; leave --labels away, or give a folder with one sub-folder a class"
@@ -142,7 +143,7 @@ class Wish:
         return self.machine.device, self.machine.precision or "float32"
 
     @property
-    def intervals(self) -> dict[str, int]:
+    def intervals(self) -> dict[str, Any]:
         """Steps from one line, checkpoint and grid to the next, and how many checkpoints stay."""
         given = {name: getattr(self.keeping, option) for name, option in KEEPING.items()}
         return {name: getattr(Every, name) if value is None else value for name, value in given.items()}

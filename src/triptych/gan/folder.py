@@ -18,8 +18,17 @@ KIND = "gan-run"
 VERSION = 1
 CONFIG, ENVIRONMENTS, METRICS, LOCK = "config.json", "env.json", "metrics.jsonl", ".lock"
 NETWORKS = ("shape", "classes", "labels", "output", "generator", "critic", "rules.latent.size")
-# The same images and the same start may be found elsewhere; how many checkpoints stay, and when a run is measured, is nobody's arithmetic.
-NOT_COMPARED = ("init_from", "data.name", "data.path", "held_out.from", "every.keep", "every.measure")
+# The same images and the same start may be found elsewhere; what stays, and when a run is measured and scored, is nobody's arithmetic.
+NOT_COMPARED = (
+    "init_from",
+    "data.name",
+    "data.path",
+    "held_out.from",
+    "every.keep",
+    "every.measure",
+    "every.score",
+    "scored",
+)
 NEEDED = ("recipe", "seed")
 GRID = re.compile(r"\d{8,}\.png")
 
@@ -88,8 +97,10 @@ class Run:
         if told:
             raise InputError(f"{folder} was made with another {_listed(told)}; resume it with what it was made with")
         with run.locked():  # a run that is being trained stays as it is
-            if longer:
-                run = cls(run.folder, {**run.config, "recipe": config["recipe"]})
+            now = {name: config[name] for name in ("recipe",) if longer}
+            now |= {"scored": config["scored"]} if config.get("scored") else {}  # from here on, if not before
+            if any(run.config.get(name) != value for name, value in now.items()):
+                run = cls(run.folder, {**run.config, **now})
                 run._write_config()
             write_json(run.folder / ENVIRONMENTS, [*run.environments(), dict(env)])
         return run

@@ -39,7 +39,7 @@ class Optimiser:
     def __post_init__(self) -> None:
         choice("kind", self.kind, KINDS)
         choice("fall", self.fall, FALLS)
-        real("lr", self.lr, above=0)
+        real("lr", self.lr, above=0, high=1e38)  # of larger ones float32 has none
         real("eps", self.eps, low=0)
         real("factor", self.factor, low=1)
         for name in ("weight_decay", "floor"):

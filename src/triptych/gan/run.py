@@ -35,14 +35,16 @@ ROLLBACKS = 3
 
 DrawGrid = Callable[[int, nn.Module], bytes]
 """``draw_grid(step, average)``: the PNG of a grid of the generator's average at a step."""
+Judge = Callable[[int, nn.Module], Mapping[str, float]]
+"""``judge(step, average)``: scores of the generator's average at a step, which are logged; it leaves the network as it is."""
 OnProgress = Callable[[int, Mapping[str, Any] | None], None]
 """``on_progress(step, line)``: called in the main process after every step, with the line that was logged, or None."""
 
 
 @dataclass(frozen=True)
 class Every:
-    """Steps from one metrics line, checkpoint, grid, comparison of the processes and measurement on held-out images to the next;
-    ``keep`` checkpoints stay.
+    """Steps from one metrics line, checkpoint, grid, comparison of the processes, measurement on held-out images and score to the next;
+    ``keep`` checkpoints stay; ``score`` None: no scores.
     """
 
     log: int = 10
@@ -51,8 +53,11 @@ class Every:
     compare: int = 100
     keep: int = 3
     measure: int = 100
+    score: int | None = None
 
     def __post_init__(self) -> None:
+        if self.score is not None:
+            whole("score", self.score)
         for name in ("log", "checkpoint", "grid", "compare", "keep", "measure"):
             whole(name, getattr(self, name))
 
@@ -65,6 +70,7 @@ def play(
     engine: Engine = ONE_PROCESS,
     every: Every | None = None,
     draw_grid: DrawGrid | None = None,
+    judge: Judge | None = None,
     on_progress: OnProgress | None = None,
 ) -> Players:
     """Train from the run's newest checkpoint, or from the start, to ``recipe.rules.steps``.
@@ -84,7 +90,7 @@ def play(
     source = _source(recipe, images, engine)
     with run.locked() if engine.main else nullcontext(), _ctrl_c() as asked:
         players = recipe.players(run.config["seed"], engine)
-        course = Course(run, recipe, engine, every or Every(), players, held_out)
+        course = Course(run, recipe, engine, every or Every(), players, held_out, judge)
         course.go_on()
         engine.compiled(course.players.generator)
         course.follow(source, asked, draw_grid, on_progress or _nothing)
@@ -131,6 +137,7 @@ class Course:
     every: Every
     players: Players
     held_out: HeldOut | None = None
+    judge: Judge | None = None
     guard: Guard = field(default_factory=Guard)
     rollbacks: list[dict[str, Any]] = field(default_factory=list)
     clock: "Clock" = field(default_factory=lambda: Clock())
@@ -201,7 +208,8 @@ class Course:
         """Append a line of metrics where one is due: the losses and parts of this very step."""
         players, rules = self.players, self.recipe.rules
         judged = self.held_out is not None and (last or step % self.every.measure == 0)
-        if not (last or judged or step % self.every.log == 0):
+        scored = self.judge is not None and self.every.score is not None and (last or step % self.every.score == 0)
+        if not (last or judged or scored or step % self.every.log == 0):
             return None
         rates = {
             f"{player}_rate": getattr(rules, f"{player}_optimiser").rate(step - 1, rules.steps) * players.rate_scale
@@ -211,6 +219,8 @@ class Course:
         line = {**counters, "rollbacks": len(self.rollbacks), **rates, **numbers, **self.clock.lap(players.seen)}
         if judged and self.held_out and self.engine.main:
             line |= measured(self.held_out, self.recipe, players, self.engine, potential="gap" in numbers)
+        if scored and self.judge and self.engine.main and not checkpoint.unsound(checkpoint.taken(players, {}).tensors):
+            line |= self.judge(step, players.average)
         if self.engine.main:
             with self.disk():
                 self.run.append(line)
