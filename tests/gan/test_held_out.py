@@ -196,6 +196,20 @@ def test_the_verdict_knows_seeded_failures(kind, digits, tmp_path):
     assert found.kind == kind, found.text
 
 
+def test_a_run_that_recovered_is_judged_by_what_came_after():
+    good = {"variety": 1.0, "train_gap": 1.0, "held_out_gap": 0.95, "gap_error": 0.1}
+    lines = [{"step": i, **good, "variety": 0.01} for i in range(9)]
+    lines += [{"rollback": n, "from": 20 + n, "reason": "it broke"} for n in (1, 2)]
+    after = [{"step": 30 + i, **good} for i in range(5)]
+    found = [verdict([*lines, *after[:n]]) for n in range(6)]
+    assert [one.kind for one in found] == ["divergence"] * 5 + ["none"]
+    assert found[4].text == "The run diverged 2 times, last at step 22: it broke. Try smaller rates."
+    assert found[5].text.startswith(
+        "The run diverged 2 times, last at step 22: it broke. It has gone on since. No coll"
+    )
+    assert verdict([*lines, *({**line, "variety": 0.1} for line in after)]).kind == "collapse"
+
+
 def test_without_measurements_there_is_no_verdict():
     assert verdict([{"step": 1, "critic_loss": 0.1}]).kind == "unknown"
 

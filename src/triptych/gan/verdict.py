@@ -23,19 +23,26 @@ class Verdict:
 def verdict(lines: Sequence[Mapping[str, Any]]) -> Verdict:
     """The verdict on the lines of metrics.jsonl, by the last measurements on held-out images. The worst that holds is said.
 
-    Divergence: the guard rolled the run back. Collapse: the median ``variety`` of the last five is below 0.15: generated images are so
+    Divergence: the guard rolled the run back, and fewer than five measurements were made since. Collapse: the median ``variety`` of the last five is below 0.15: generated images are so
     much nearer to each other than real ones. Overfitting: the critic's gap on training images exceeds that on held-out ones by more than
     0.3 of itself and by four standard errors, in the median of the last five (Gulrajani et al., NeurIPS 2017, Figure 5 b).
     """
-    back = [line for line in lines if "rollback" in line]
-    if back:
-        last = back[-1]
-        times = f"{len(back)} time{'s' if len(back) > 1 else ''}"
-        return Verdict(
-            "divergence",
-            f"The run diverged {times}, last at step {last['from']:,}: {last['reason']}. Try smaller rates.",
-        )
-    seen = [line for line in lines if line.keys() >= NEEDED][-LAST:]
+    last = max((i for i, line in enumerate(lines) if "rollback" in line), default=-1)
+    seen = [line for line in lines[last + 1 :] if line.keys() >= NEEDED][-LAST:]
+    back = "" if last < 0 else _rolled_back(lines[last])
+    if back and len(seen) < LAST:
+        return Verdict("divergence", f"{back} Try smaller rates.")
+    found = _measured(seen)
+    return Verdict(found.kind, f"{back} It has gone on since. {found.text}") if back else found
+
+
+def _rolled_back(last: Mapping[str, Any]) -> str:
+    times = f"{last['rollback']} time{'s' if last['rollback'] > 1 else ''}"
+    return f"The run diverged {times}, last at step {last['from']:,}: {last['reason']}."
+
+
+def _measured(seen: Sequence[Mapping[str, Any]]) -> Verdict:
+    """The verdict on the last measurements."""
     if not seen:
         return Verdict("unknown", "Nothing was measured on held-out images, so that nothing can be said of the run.")
     spread = median(line["variety"] for line in seen)
