@@ -168,13 +168,18 @@ def check_apart(held_out: Tensor, train: Tensor) -> None:
 
     A set has a few pictures twice, so that some of them may fall on either side. Raises InputError.
     """
-    wanted = Counter(_digests(held_out))
-    both = sum(wanted[digest] for digest in {digest for digest in _digests(train) if digest in wanted})
+    both = in_both(held_out, train)
     if both > MOST_IN_BOTH * len(held_out):
         raise InputError(
             f"held-out images must be others than the training images, but {both:,} of {len(held_out):,} are in both, pixel for pixel; "
             "name others, or remove what is there twice (`triptych data deduplicate`)"
         )
+
+
+def in_both(held_out: Tensor, train: Tensor) -> int:
+    """How many of the held-out images are, pixel for pixel, training images; both are uint8 (n, c, h, w)."""
+    wanted = Counter(_digests(held_out))
+    return sum(wanted[digest] for digest in {digest for digest in _digests(train) if digest in wanted})
 
 
 def _digests(pixels: Tensor) -> Iterator[bytes]:

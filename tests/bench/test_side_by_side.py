@@ -1,6 +1,7 @@
 """Cells side by side: two at once, errors and Ctrl-C as with one, and a cluster of which a worker is killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -206,3 +207,6 @@ def test_workers_see_the_data_of_a_relative_path_and_refuse_others(toy, tmp_path
         with pytest.raises(InputError, match=f"must see the data under {place} as they are here, .* {words}"):
             run(experiment, Context(data=other), tmp_path / "more", scheduler=address)
     assert not (tmp_path / "more").exists() or not files(tmp_path / "more")
+    shutil.copytree(source.path, tmp_path / "gone")  # as the message says
+    there = replace(source, path=tmp_path / "gone")
+    assert len(run(experiment, Context(data=there), tmp_path / "more", scheduler=address)) == 1

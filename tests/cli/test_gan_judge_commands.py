@@ -12,7 +12,7 @@ from triptych.bench.sections import Curves
 from triptych.check import InputError
 from triptych.cli import main
 from triptych.cli.console import console
-from triptych.cli.gan_judge import Judged, features
+from triptych.cli.gan_judge import Judged, features, keep
 from triptych.cli.gan_judged import judged_sections
 from triptych.data import load
 from triptych.gan.folder import Run
@@ -252,7 +252,7 @@ def test_audits_of_other_settings_stand_beside_each_other(run, said, tmp_path):
     said(*words, "--features", "pixels", "--shift", "1")
     kept = read_json(run / "audit.json")
     assert [(entry["shift"], entry["features"][:6]) for entry in kept] == [(2, "pixels"), (2, "CCNN o"), (1, "pixels")]
-    assert [entry["picture"] for entry in kept] == ["audit.png", None, "audit.png"]
+    assert [entry["picture"] for entry in kept] == [None, None, "audit.png"]
     kept[0] |= {"p_value": 0.001, "verdict": "memorised: so it is"}
     write_json(run / "audit.json", kept)
     said("report", run, "--out", tmp_path / "page")
@@ -264,14 +264,30 @@ def test_audits_of_other_settings_stand_beside_each_other(run, said, tmp_path):
     assert card.count("20 samples, 180 training and 20 held-out images of digits, by ") == 3
 
 
+def test_the_reports_picture_is_of_the_entry_that_wrote_it_last(run):
+    """Whatever entries without one came since."""
+    same = ("step",)
+    for step, picture in ((1, "p.png"), (2, "p.png"), (1, None), (3, None), (2, None)):
+        keep(run, "kept.json", {"step": step, "picture": picture}, same)
+    told = {entry["step"]: entry["picture"] for entry in read_json(run / "kept.json")}
+    assert told == {1: None, 2: "p.png", 3: None}
+
+
 def test_a_picture_that_was_written_elsewhere_is_not_the_reports(run, said, tmp_path):
     words = ["gan", "neighbours", run, "--features", "pixels", "--n", "4"]
     said(*words)
     said("report", run, "--out", tmp_path / "one")
     said(*words, "--seed", "5", "--out", tmp_path / "neighbours.png")
     said("report", run, "--out", tmp_path / "two")
-    pages = [(tmp_path / name / "report.md").read_text() for name in ("one", "two")]
-    assert ["## Neighbours" in page for page in pages] == [True, False]
+    said(*words, "--out", tmp_path / "again.png")
+    said("report", run, "--out", tmp_path / "three")
+    pages = [(tmp_path / name / "report.md").read_text() for name in ("one", "two", "three")]
+    assert ["## Neighbours" in page for page in pages] == [True, True, True]
+    (run / "neighbours.png").unlink()
+    write_json(run / "neighbours.json", read_json(run / "neighbours.json")[:1])
+    said(*words, "--seed", "7", "--out", tmp_path / "neighbours.png")
+    said("report", run, "--out", tmp_path / "four")
+    assert "## Neighbours" not in (tmp_path / "four" / "report.md").read_text()
 
 
 def test_scores_of_several_steps_are_curves_with_the_best_marked(run, said, tmp_path):
@@ -292,6 +308,15 @@ def test_scores_of_several_steps_are_curves_with_the_best_marked(run, said, tmp_
     higher = [section for section in judged_sections(run) if isinstance(section, Curves)][1]
     assert higher.series[0].marked == 0
     assert "the highest" in higher.caption
+    third = {
+        **other,
+        "seed": 1,
+        "scores": {name: {**s, "value": s["value"] - 1} for name, s in other["scores"].items()},
+    }
+    write_json(run / "scores.json", [*entries, other, third, {**third, "step": 2}])
+    (fid, *_) = [section for section in judged_sections(run) if isinstance(section, Curves)]
+    assert [series.name for series in fid.series] == ["fid, seed 0, labels none", "fid, seed 1, labels none"]
+    assert [series.marked for series in fid.series] == [0, None]
     said("gan", "export", run, "--folder", tmp_path / "card")
     assert f"| {entries[0]['real'][:8]}" not in (tmp_path / "card" / "README.md").read_text()
     assert f"| digits ({entries[0]['real'][:8]}) | 50 | pixels at 32 |" in (tmp_path / "card" / "README.md").read_text()

@@ -64,6 +64,19 @@ def test_a_long_run_has_thinned_curves(gan_run):
     assert list(series.x) == list(series.y)
 
 
+def test_the_best_score_of_a_long_run_is_not_thinned_away(gan_run):
+    line = Run.open(gan_run).metrics()[-1]
+    kids = {i: 0.001 if i == 5 else 1 + i for i in range(1, 3001)}
+    text = "".join(json.dumps({**line, "step": i, "kid": kid}) + "\n" for i, kid in kids.items())
+    (gan_run / "metrics.jsonl").write_text(text)
+    (curve,) = [s for s in run_sections(gan_run) if s.kind == "curves" and s.title == "kid while it trained"]
+    (series,) = curve.series
+    assert (series.x[series.marked], series.y[series.marked]) == (5, 0.001)
+    assert (series.x[0], series.x[-1]) == (1, 3000)
+    assert 999 <= len(series.x) <= 1000
+    assert "lowest, 0.001, at step 5." in curve.caption
+
+
 @pytest.mark.filterwarnings("default")
 def test_damaged_and_foreign_pictures_are_left_out(gan_run, capsys):
     """Torn, empty and of another size: a warning each; under another name: none."""

@@ -217,8 +217,11 @@ def test_a_run_scored_on_its_way_has_the_scores_of_gan_score_and_the_same_weight
     assert config(tmp_path / "two")["scored"] is None
     said("gan", "train", "--out", tmp_path / "two", "--resume", "--steps", "4", "--score-every", "2")
     assert config(tmp_path / "two")["scored"] == config(tmp_path / "r")["scored"]
+    assert config(tmp_path / "two")["every"] == config(tmp_path / "r")["every"]
     last = Run.open(tmp_path / "two").metrics()[-1]
     assert {name: last[name] for name in scores["scores"]} == {name: lines[4][name] for name in scores["scores"]}
+    said("gan", "train", "--out", tmp_path / "two", "--resume", "--steps", "6")
+    assert [line["step"] for line in Run.open(tmp_path / "two").metrics() if "kid" in line] == [4, 6]
     said("report", tmp_path / "r")
     page = (tmp_path / "r" / "report.md").read_text()
     best = min((2, 4), key=lambda step: lines[step]["kid"])
@@ -226,12 +229,48 @@ def test_a_run_scored_on_its_way_has_the_scores_of_gan_score_and_the_same_weight
     assert f"Features: {scores['extractor']}; 120 images of each kind" in page
 
 
-def test_scores_of_a_run_that_is_not_finite_are_left_to_the_guard(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "wild.toml").write_text('rules.critic_optimiser = {kind = "sgd", lr = 1e38}\n')
-    words = [*TRAIN, "--score-every", "1", "--steps", "4", "--config", str(tmp_path / "wild.toml")]
-    assert main([*words, "--out", str(tmp_path / "r")]) == 1
-    assert "diverged" in capsys.readouterr().err
+def test_three_images_are_too_few_to_score(tmp_path, capsys):
+    words = [
+        "gan",
+        "train",
+        "wgan-gp",
+        "--width",
+        "2",
+        "--batch",
+        "2",
+        "--limit",
+        "3",
+        "--score-every",
+        "1",
+        "--steps",
+        "2",
+    ]
+    assert main([*words, "--out", str(tmp_path / "r")]) == 2
+    assert "score-every must be left away for fewer than 4 images, got 3" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_tenth_of_pictures_that_are_there_twice_is_told_of_and_not_judged(tmp_path, capsys, said):
+    x = load("digits").pixels[:60]
+    np.savez(tmp_path / "twice.npz", x=torch.cat([x, x]).numpy())
+    words = [
+        "gan",
+        "train",
+        "wgan-gp",
+        "--width",
+        "2",
+        "--batch",
+        "4",
+        "--steps",
+        "1",
+        "--data",
+        tmp_path / "twice.npz",
+    ]
+    _, err = said(*words, "--out", tmp_path / "r")
+    assert "of the 12 held-out images are training images too" in err
+    for command in ("audit", "recover"):
+        assert main(["gan", command, str(tmp_path / "r"), "--n", "4"]) == 2
+        assert "a tenth that the run held out must be others than its training images" in capsys.readouterr().err
 
 
 def test_a_run_begins_with_another_ones_weights(gan_run, tmp_path, said):

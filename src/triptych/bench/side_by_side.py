@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +91,6 @@ def _measured(experiment: Experiment, cell: Any, context: Context, path: str, fo
     return apart.measure_apart(experiment, cell, context, place, wanted=_wanted())
 
 
-@lru_cache(maxsize=4)
 def _seen(path: Path) -> str | None:
     """The checksum of the data at a path; None where there are none."""
     return Source.of(path).checksum if path.exists() else None

@@ -106,6 +106,11 @@ class Judged:
         found = HeldOut.tenth(images, self.recipe.batch)
         if data is not None or found is None:
             raise InputError("held-out must be named where other data are than those of the run")
+        if found.twice():
+            raise InputError(
+                f"{told['from']} that the run held out must be others than its training images, but {found.twice():,} of {found.count:,} are in "
+                "both, pixel for pixel; remove what is there twice (`triptych data deduplicate`) and train anew, or name others by --held-out"
+            )
         return images.take(found.train_index), images.take(found.index)  # pyright: ignore[reportArgumentType]
 
     def _same(self, images: Images, checksum: str | None, place: str) -> None:
@@ -234,12 +239,20 @@ def known(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def keep(folder: Path, name: str, entry: dict[str, Any], same: Sequence[str]) -> None:
-    """Add an entry to a JSON list in a run folder, in the place of one that is the same in some fields; its scores stay with it."""
+    """Add an entry to a JSON list in a run folder, in the place of one that is the same in some fields; its scores stay with it.
+
+    The picture in the folder is of the entry that wrote it last, whatever entries are written without one since.
+    """
     before = known(folder, name)
     old = [one for one in before if all(one.get(field) == entry.get(field) for field in same)]
     if old and "scores" in entry:
         entry = {**entry, "scores": {**old[-1].get("scores", {}), **entry["scores"]}}
-    store.write_json(folder / name, [*(one for one in before if one not in old), entry])
+    if old and "picture" in entry and entry["picture"] is None:
+        entry = {**entry, "picture": old[-1].get("picture")}
+    others = [one for one in before if one not in old]
+    if entry.get("picture") is not None:
+        others = [{**one, "picture": None} if "picture" in one else one for one in others]
+    store.write_json(folder / name, [*others, entry])
 
 
 def named(path: str | None, judged: Judged) -> str:

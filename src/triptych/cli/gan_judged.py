@@ -49,26 +49,42 @@ def _scores(entries: Sequence[Mapping[str, Any]]) -> list[Section]:
 
 
 def _courses(those: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Section]:
-    """A curve of every score of several steps that is better one way, the best step marked; of two entries of a step the last counts."""
+    """A curve of every score of several steps that is better one way, the best step marked; one for each seed."""
     sections: list[Section] = []
     for name in names:
-        scores = {e["step"]: e["scores"][name] for e in those if name in e["scores"]}
-        less = next(iter(scores.values()))["less"]
-        if len(scores) < 2 or less is None:
-            continue
-        steps, values = list(scores), [score["value"] for score in scores.values()]
-        series, told = best_marked(name, steps, values, less=less)
-        sections.append(Curves([series], f"{name} over the run", "generator step", name, caption=told))
+        found: dict[tuple[Any, ...], dict[int, Mapping[str, Any]]] = {}
+        for e in those:
+            if name in e["scores"] and e["scores"][name]["less"] is not None:
+                found.setdefault((e["seed"], e.get("labels")), {})[e["step"]] = e["scores"][name]
+        found = {key: scores for key, scores in found.items() if len(scores) > 1}
+        shown = []
+        for (seed, labels), scores in found.items():
+            told = f"{name}, seed {seed}, labels {labels}" if len(found) > 1 else name
+            less = next(iter(scores.values()))["less"]
+            shown.append(best_marked(told, list(scores), [score["value"] for score in scores.values()], less=less))
+        if shown:
+            caption = " ".join(text for _, text in shown)
+            series = [series for series, _ in shown]
+            sections.append(Curves(series, f"{name} over the run", "generator step", name, caption=caption))
     return sections
 
 
-def best_marked(name: str, steps: Sequence[int], values: Sequence[float], *, less: bool) -> tuple[Series, str]:
-    """A curve with its best point marked, and a sentence that says where that is; nothing is marked where all are alike."""
-    if len(set(values)) < 2:
-        return Series(name, list(steps), list(values)), ""
+def best_marked(
+    name: str, steps: Sequence[int], values: Sequence[float], *, less: bool, most: int | None = None
+) -> tuple[Series, str]:
+    """A curve with its best point marked, and a sentence that says where that is; nothing is marked where all are alike.
+
+    It shows ``most`` points at most, the best one among them.
+    """
     best = (min if less else max)(range(len(values)), key=lambda i: values[i])
+    chosen = range(len(values))
+    if most is not None and len(values) > most:
+        chosen = sorted({best, *(round(i * (len(values) - 1) / (most - 2)) for i in range(most - 1))})
+    x, y = [steps[i] for i in chosen], [values[i] for i in chosen]
+    if len(set(values)) < 2:
+        return Series(name, x, y), ""
     said = f"The dot: the {'lowest' if less else 'highest'}, {values[best]:.4g}, at step {steps[best]:,}."
-    return Series(name, list(steps), list(values), marked=best), said
+    return Series(name, x, y, marked=list(chosen).index(best)), said
 
 
 def _kind(entry: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -87,9 +103,9 @@ def _score(name: str, score: Mapping[str, Any] | None, those: Sequence[Mapping[s
 
 def _neighbours(folder: Path) -> list[Section]:
     entries, picture = _read(folder, NEIGHBOURS), folder / "neighbours.png"
-    if not entries or not picture.is_file() or entries[-1].get("picture") != picture.name:
+    last = next((e for e in reversed(entries) if e.get("picture") == picture.name), None)
+    if last is None or not picture.is_file():
         return []
-    last = entries[-1]
     spaces = " and by ".join(last["by"])
     caption = f"Step {last['step']:,}: generated images in the first row; below them their nearest of {last['data']}, by {spaces}."
     return [
@@ -118,9 +134,10 @@ def _audits(folder: Path) -> list[Section]:
         *(Text(_verdict(e)) for e in entries if e["step"] == newest),
         Table(headers, rows, note=note),
     ]
-    if picture.is_file() and entries[-1].get("picture") == picture.name:
+    if picture.is_file() and (last := next((e for e in reversed(entries) if e.get("picture") == picture.name), None)):
         caption = (
-            "Rows: a generated image, its nearest training image, its nearest held-out image; most suspicious first."
+            f"Step {last['step']:,}, seed {last['seed']}. Rows: a generated image, its nearest training image, its nearest held-out image; "
+            "most suspicious first."
         )
         sections.append(Picture(picture.read_bytes(), "Suspicious images beside their neighbours", caption=caption))
     return sections
@@ -152,7 +169,8 @@ def _recovered(folder: Path) -> list[Section]:
     headers = ["step", "pictures of each", "median error, training", "held out", "p"]
     note = "Root mean square in grey levels of the best z that was found; p by a one-sided Mann-Whitney test, small says fitted to training."
     sections: list[Section] = [Heading("Pictures found again"), Table(headers, rows, note=note)]
-    if picture.is_file() and entries[-1].get("picture") == picture.name:
-        caption = "Rows: training pictures, what the generator makes most like them, held-out pictures, what it makes of those."
+    if picture.is_file() and (last := next((e for e in reversed(entries) if e.get("picture") == picture.name), None)):
+        caption = f"Step {last['step']:,}. "
+        caption += "Rows: training pictures, what the generator makes most like them, held-out pictures, what it makes of those."
         sections.append(Picture(picture.read_bytes(), "Pictures and what the generator makes of them", caption=caption))
     return sections

@@ -150,9 +150,10 @@ def _scored(run: Run, steps: Sequence[Mapping[str, Any]]) -> list[Section]:
     """The scores that were logged on the way, the best of each marked."""
     sections: list[Section] = []
     for name, less in SCORES.items():
-        lines = _few([line for line in steps if name in line])
+        lines = [line for line in steps if name in line]
         if lines:
-            series, told = best_marked(name, [e["step"] for e in lines], [e[name] for e in lines], less=less)
+            x, y = ([e[key] for e in lines] for key in ("step", name))
+            series, told = best_marked(name, x, y, less=less, most=MOST_POINTS)
             sections.append(Curves([series], f"{name} while it trained", "generator step", name, caption=told))
     if not sections:
         return []
@@ -161,15 +162,10 @@ def _scored(run: Run, steps: Sequence[Mapping[str, Any]]) -> list[Section]:
     return [Heading("Scores on the way"), *sections, Text(note)]
 
 
-def _few(lines: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """As many lines as a page shows."""
-    if len(lines) <= MOST_POINTS:
-        return lines
-    return [lines[round(i * (len(lines) - 1) / (MOST_POINTS - 1))] for i in range(MOST_POINTS)]
-
-
 def _series(steps: Sequence[Mapping[str, Any]], name: str) -> Series:
-    lines = _few([line for line in steps if name in line])
+    lines = [line for line in steps if name in line]
+    if len(lines) > MOST_POINTS:
+        lines = [lines[round(i * (len(lines) - 1) / (MOST_POINTS - 1))] for i in range(MOST_POINTS)]
     return Series(_words(name), [line["step"] for line in lines], [line[name] for line in lines])
 
 

@@ -27,6 +27,7 @@ from triptych.metrics.precision_recall import precision_recall
 from triptych.metrics.sliced_wasserstein import pyramid_distance
 
 USUAL, COURSE = 5000, 1000  # images; of a score while a run trains
+LEAST = 4  # for precision and recall
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ def msssim(pair: Pair) -> Mapping[str, Score]:
 
 def parzen_window(pair: Pair) -> Mapping[str, Score]:
     """The mean log-likelihood in nats of half of the real images under a kernel density of the generated ones, the width by the others."""
+    if len(pair.real) < LEAST:
+        raise InputError(f"n must be at least {LEAST} for parzen, got {len(pair.real)}")
     real, made = ((images.flatten(1).double() / 255) for images in (pair.real, pair.made))
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(pair.seed))
     found = parzen(made, real[order[: len(real) // 2]], validation=real[order[len(real) // 2 :]])
@@ -156,9 +159,14 @@ def scored(folder: Path, judging: Judging, seeing: Seeing, metrics: str | None, 
 def on_the_way(voice: Console, recipe: Recipe, images: Images) -> tuple[Judge, dict[str, Any]]:
     """What scores a run while it trains, as `gan score --metrics kid,pr --n 1000` does afterwards; and by what, for its config."""
     n = min(len(images), COURSE)
-    by = extractor(voice, Seeing(), images)
-    real = some(images, n, 0)
-    seen = features(voice, by, real, True)
+    if n < LEAST:
+        raise InputError(f"score-every must be left away for fewer than {LEAST} images, got {n}")
+    try:
+        by = extractor(voice, Seeing(), images)
+        real = some(images, n, 0)
+        seen = features(voice, by, real, True)
+    except InputError as error:
+        raise InputError(f"score-every must be left away: {error}") from None
 
     def judge(step: int, average: nn.Module) -> dict[str, float]:
         del step

@@ -130,6 +130,11 @@ def apart(voice: Console, wish: Wish, images: Images, recipe: Recipe, engine: En
         found = HeldOut.tenth(images, recipe.batch)
         if found is None and wish.run is None:
             voice.warn("note: too few images to hold out a tenth, so that nothing is measured while they train")
+        if found is not None and engine.main and (both := found.twice()):
+            voice.warn(
+                f"note: {both:,} of the {found.count:,} held-out images are training images too, so that what is measured on them says little; "
+                "`triptych data deduplicate` finds what is there twice"
+            )
         return replace(wish, reading=replace(wish.reading, held_out=TENTH if found else NONE)), found
     split = "test" if "test" in splits(str(named)) else None
     other = replace(wish, reading=replace(wish.reading, data=named, split=split, limit=None))

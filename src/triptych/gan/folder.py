@@ -98,7 +98,9 @@ class Run:
             raise InputError(f"{folder} was made with another {_listed(told)}; resume it with what it was made with")
         with run.locked():  # a run that is being trained stays as it is
             now = {name: config[name] for name in ("recipe",) if longer}
-            now |= {"scored": config["scored"]} if config.get("scored") else {}  # from here on, if not before
+            if config.get("scored"):  # from here on, if not before
+                every = {**run.config.get("every", {}), "score": config["every"]["score"]}
+                now |= {"scored": config["scored"], "every": every}
             if any(run.config.get(name) != value for name, value in now.items()):
                 run = cls(run.folder, {**run.config, **now})
                 run._write_config()

@@ -18,7 +18,7 @@ from triptych.gan.draw import Draw
 from triptych.gan.game import Batch, scorer
 from triptych.gan.recipe import Recipe
 from triptych.gan.train import Players, generate
-from triptych.images import Images, check_apart
+from triptych.images import MOST_IN_BOTH, Images, check_apart, in_both
 
 SHARE, SEED = (
     10,
@@ -54,6 +54,15 @@ class HeldOut:
             raise InputError(f"held-out images must be of the training images' shape, {shapes[1]}, got {shapes[0]}")
         if self.index is None and self.train_index is None:
             check_apart(self.images.pixels, self.train.pixels)
+
+    def twice(self) -> int:
+        """How many held-out images are training images too, pixel for pixel; 0 where they are no more than a few, a tenth of them."""
+        parts = [
+            images.pixels if index is None else images.pixels[index]
+            for images, index in ((self.images, self.index), (self.train, self.train_index))
+        ]
+        both = in_both(*parts)
+        return both if both > MOST_IN_BOTH * self.count else 0
 
     @property
     def count(self) -> int:

@@ -304,3 +304,20 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_goes_on(whole_run
     path.rmdir()
     play(run, RECIPE, IMAGES, every=EVERY, draw_grid=grid)
     assert files(run) == files(whole_run)
+
+
+def test_scores_are_logged_where_they_are_due_and_not_of_what_is_not_finite(tmp_path, monkeypatch):
+    run, asked, broken = Run.create(tmp_path / "r", config(), ENV), [], iter([None, "average/x"])
+    real = checkpoint.unsound
+
+    def judge(step, average):
+        asked.append(step)
+        return {"kid": step / 2}
+
+    monkeypatch.setattr(checkpoint, "unsound", lambda tensors: next(broken, None) or real(tensors))
+    play(run, RECIPE, IMAGES, every=replace(EVERY, score=3, checkpoint=100), judge=judge)
+    due = [*range(3, STEPS + 1, 3), STEPS]
+    assert asked == [step for step in due if step != 6]
+    assert {line["step"]: line["kid"] for line in run.metrics() if "kid" in line} == {s: s / 2 for s in asked}
+    with pytest.raises(InputError, match="score must be a whole number"):
+        replace(EVERY, score=0)

@@ -62,6 +62,7 @@ def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any
     from triptych.gan.held_out import HeldOut
     from triptych.gan.recipes import dcgan
     from triptych.gan.sample import Sampler
+    from triptych.images import check_apart
     from triptych.metrics.audit import InFeatures, UpToShifts, audit
     from triptych.papers._generators import Yardstick, course, drawn, pictures
 
@@ -73,6 +74,7 @@ def measure(cell: Cell, context: Context) -> tuple[dict[str, Any], dict[str, Any
     assert apart.train_index is not None
     assert apart.index is not None
     train, held_out = images.take(apart.train_index), images.take(apart.index)
+    check_apart(held_out.pixels, train.pixels)
     steps = max(1, round(cell.passes * len(train) / size.batch))  # the critic sees a batch a step
     recipe = dcgan(images.shape[1:], width=size.width, images=len(train))
     recipe = recipe.changed(batch=size.batch, steps=steps)
