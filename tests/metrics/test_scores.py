@@ -16,10 +16,11 @@ from torch import nn
 
 from triptych.check import InputError
 from triptych.data import load
+from triptych.engine import Engine
 from triptych.images import Images
 from triptych.metrics.features import Moments, Pixels, Seen, as_pixels, extract, shrunk
 from triptych.metrics.frechet import frechet_distance
-from triptych.metrics.inception_score import inception_score
+from triptych.metrics.inception_score import ClassMoments, inception_score
 from triptych.metrics.kernel_distance import kernel_distance, squared_mmd
 from triptych.metrics.neighbours import nearest, nearest_in_parts, squared_distances
 from triptych.metrics.precision_recall import precision_recall
@@ -269,6 +270,7 @@ APART = """
 import os, sys, torch
 from triptych.engine import start
 from triptych.metrics.features import Moments
+from triptych.metrics.inception_score import ClassMoments
 with start("cpu") as engine:
     x = torch.randn(401, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 5
     mine = x[:150] if engine.rank == 0 else x[150:]
@@ -277,6 +279,10 @@ with start("cpu") as engine:
     assert found.count == 401
     torch.testing.assert_close(found.mean, one.mean, rtol=1e-13, atol=0)
     torch.testing.assert_close(found.scatter, one.scatter, rtol=1e-12, atol=1e-10)
+    classes, all_classes = ClassMoments.of(mine).summed(engine), ClassMoments.of(x)
+    assert classes.count == 401
+    torch.testing.assert_close(classes.marginal, all_classes.marginal, rtol=1e-12, atol=0)
+    assert abs(classes.score / all_classes.score - 1) < 1e-12
 """
 
 
@@ -294,6 +300,19 @@ def test_two_gloo_processes_have_the_moments_of_one(tmp_path):
         for i in range(2)
     ]
     assert [child.wait(60) for child in children] == [0, 0]
+
+
+def test_class_moments_of_parts_have_the_score_of_the_whole():
+    logits = 4 * torch.randn(300, 9, generator=torch.Generator().manual_seed(3))
+    parts = [ClassMoments.of(part) for part in logits.split([1, 120, 179])]
+    found = parts[0] + parts[1] + parts[2]
+    assert found.count == 300
+    assert found.score == pytest.approx(inception_score(logits, 1).mean, rel=1e-12)
+    assert found.summed(Engine()).score == pytest.approx(found.score, rel=1e-13)
+    sure = ClassMoments.of(1e4 * torch.eye(5))
+    assert sure.score == pytest.approx(5, rel=1e-12)  # a class each, without a doubt
+    with pytest.raises(InputError, match="dimensions"):
+        found + sure
 
 
 def test_the_cases_of_the_selftest_hold():

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from triptych.check import InputError, whole
-from triptych.metrics.features import rows
+from triptych.engine import Engine
+from triptych.metrics.features import rows, same_width
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,43 @@ class InceptionScore:
     std: float | None
     n: int
     splits: int
+
+
+@dataclass(frozen=True)
+class ClassMoments:
+    """The sufficient statistics of the score in one split, in float64: ``count``, the mean of p(y | x) (classes,), and the mean of
+    Σ p(y | x) log p(y | x), in nats.
+    """
+
+    count: int
+    marginal: Tensor
+    negentropy: float
+
+    @classmethod
+    def of(cls, logits: Tensor) -> "ClassMoments":
+        """Those of a classifier's logits (n, classes). Raises InputError."""
+        log_p = rows("logits", logits).double().log_softmax(1)
+        p = log_p.exp()
+        return cls(len(p), p.mean(0), float((p * log_p).sum(1).mean()))
+
+    def __add__(self, other: "ClassMoments") -> "ClassMoments":
+        """Those of both sets together. Raises InputError where their classes differ in number."""
+        same_width(self.marginal[None], other.marginal[None])
+        n = self.count + other.count
+        share = other.count / n
+        marginal = self.marginal + share * (other.marginal - self.marginal)
+        return ClassMoments(n, marginal, self.negentropy + share * (other.negentropy - self.negentropy))
+
+    def summed(self, engine: Engine) -> "ClassMoments":
+        """Those of the images of all processes together; every process calls it."""
+        mine = torch.cat([torch.tensor([1.0, self.negentropy], dtype=torch.float64), self.marginal.cpu()])
+        total = engine.sum(self.count * mine.to(engine.device)).cpu()
+        return ClassMoments(round(float(total[0])), total[2:] / total[0], float(total[1] / total[0]))
+
+    @property
+    def score(self) -> float:
+        """exp(mean Σ p log p - Σ p̄ log p̄): the inception score in one split."""
+        return float((self.negentropy - torch.special.xlogy(self.marginal, self.marginal).sum()).exp())
 
 
 def inception_score(logits: Tensor, splits: int = 10) -> InceptionScore:
