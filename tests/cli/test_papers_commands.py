@@ -190,7 +190,7 @@ def test_data_given_reach_the_cell(paper, monkeypatch, tmp_path, capsys):
     ):
         assert main([*run, *words]) == 0
     assert [(c.data.name, c.data.path, c.scale.value) for c in seen] == [
-        ("blocks.npz", Path("blocks.npz"), "paper"),
+        ("blocks.npz", tmp_path / "blocks.npz", "paper"),
         ("digits", None, "smoke"),
         ("mnist", tmp_path / "cached", "paper"),
         ("mnist", tmp_path / "cached", "smoke"),
