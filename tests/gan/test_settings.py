@@ -129,7 +129,7 @@ def test_what_may_be_nothing_may_be_set_and_taken_back():
 REFUSED = {
     "a number out of range": (
         {"rules": {"critic_optimiser": {"lr": -1}}},
-        "f.toml: rules.critic_optimiser: lr must be a finite number above 0, got -1.0",
+        "f.toml: rules.critic_optimiser: lr must be a finite number above 0 and at most 1e+38, got -1.0",
     ),
     "a number out of range at the top": ({"batch": 0}, "f.toml: batch must be a whole number of at least 1, got 0"),
     "an unknown kind": ({"objective": {"kind": "Hnge"}}, "(did you mean Hinge?)"),
