@@ -164,22 +164,22 @@ class Images:
 
 
 def check_apart(held_out: Tensor, train: Tensor) -> None:
-    """Refuse held-out images of which more than a tenth are training images too, pixel for pixel; both are uint8 (n, c, h, w).
-
-    A set has a few pictures twice, so that some of them may fall on either side. Raises InputError.
-    """
-    both = in_both(held_out, train)
-    if both > MOST_IN_BOTH * len(held_out):
+    """Refuse held-out images of which ``many_in_both`` are training images too; both are uint8 (n, c, h, w). Raises InputError."""
+    if both := many_in_both(held_out, train):
         raise InputError(
             f"held-out images must be others than the training images, but {both:,} of {len(held_out):,} are in both, pixel for pixel; "
             "name others, or remove what is there twice (`triptych data deduplicate`)"
         )
 
 
-def in_both(held_out: Tensor, train: Tensor) -> int:
-    """How many of the held-out images are, pixel for pixel, training images; both are uint8 (n, c, h, w)."""
+def many_in_both(held_out: Tensor, train: Tensor) -> int:
+    """How many of the held-out images are, pixel for pixel, training images; both are uint8 (n, c, h, w).
+
+    0 where they are no more than a tenth: a set has a few pictures twice, so that some of them fall on either side.
+    """
     wanted = Counter(_digests(held_out))
-    return sum(wanted[digest] for digest in {digest for digest in _digests(train) if digest in wanted})
+    both = sum(wanted[digest] for digest in {digest for digest in _digests(train) if digest in wanted})
+    return both if both > MOST_IN_BOTH * len(held_out) else 0
 
 
 def _digests(pixels: Tensor) -> Iterator[bytes]:

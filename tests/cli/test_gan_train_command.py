@@ -20,21 +20,8 @@ from triptych.gan.recipes import RECIPES
 from triptych.gan.run import load_generator
 from triptych.images import Images
 
-TRAIN = [
-    "gan",
-    "train",
-    "wgan-gp",
-    "--width",
-    "2",
-    "--batch",
-    "4",
-    "--log-every",
-    "1",
-    "--limit",
-    "40",
-    "--measure-every",
-    "2",
-]
+SMALL = ["gan", "train", "wgan-gp", "--width", "2", "--batch", "4"]
+TRAIN = [*SMALL, "--log-every", "1", "--limit", "40", "--measure-every", "2"]
 
 
 def size(path):
@@ -202,7 +189,7 @@ def test_held_out_pictures_are_decoded_by_the_main_process_and_read_by_the_other
 def test_a_run_scored_on_its_way_has_the_scores_of_gan_score_and_the_same_weights(labels, tmp_path, monkeypatch, said):
     monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path / "cache"))
     intervals = ["--log-every", "3", "--measure-every", "50"]
-    words = ["gan", "train", "wgan-gp", "--width", "2", "--batch", "4", "--limit", "120", *intervals, *labels, "--out"]
+    words = [*SMALL, "--limit", "120", *intervals, *labels, "--out"]
     said(*words, tmp_path / "plain", "--steps", "4")
     said(*words, tmp_path / "r", "--steps", "4", "--score-every", "2")
     lines = {line["step"]: line for line in Run.open(tmp_path / "r").metrics()}
@@ -230,21 +217,7 @@ def test_a_run_scored_on_its_way_has_the_scores_of_gan_score_and_the_same_weight
 
 
 def test_three_images_are_too_few_to_score(tmp_path, capsys):
-    words = [
-        "gan",
-        "train",
-        "wgan-gp",
-        "--width",
-        "2",
-        "--batch",
-        "2",
-        "--limit",
-        "3",
-        "--score-every",
-        "1",
-        "--steps",
-        "2",
-    ]
+    words = [*SMALL[:-1], "2", "--limit", "3", "--score-every", "1", "--steps", "2"]
     assert main([*words, "--out", str(tmp_path / "r")]) == 2
     assert "score-every must be left away for fewer than 4 images, got 3" in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
@@ -253,20 +226,7 @@ def test_three_images_are_too_few_to_score(tmp_path, capsys):
 def test_a_tenth_of_pictures_that_are_there_twice_is_told_of_and_not_judged(tmp_path, capsys, said):
     x = load("digits").pixels[:60]
     np.savez(tmp_path / "twice.npz", x=torch.cat([x, x]).numpy())
-    words = [
-        "gan",
-        "train",
-        "wgan-gp",
-        "--width",
-        "2",
-        "--batch",
-        "4",
-        "--steps",
-        "1",
-        "--data",
-        tmp_path / "twice.npz",
-    ]
-    _, err = said(*words, "--out", tmp_path / "r")
+    _, err = said(*SMALL, "--steps", "1", "--data", tmp_path / "twice.npz", "--out", tmp_path / "r")
     assert "of the 12 held-out images are training images too" in err
     for command in ("audit", "recover"):
         assert main(["gan", command, str(tmp_path / "r"), "--n", "4"]) == 2

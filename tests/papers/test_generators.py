@@ -180,13 +180,18 @@ def test_random_pairs_are_drawn_evenly_and_are_the_same_for_both_methods():
 
 def test_outcomes_count_pairs_with_both_scores():
     def row(pair, method, score, seed=0):
-        return type("R", (), {"cell": {"pair": pair, "method": method}, "seed": seed, "metrics": {"is": score}})()
+        return type(
+            "R", (), {"cell": {"pair": pair, "method": method}, "seed": seed, "metrics": {"is": score, "kid": score}}
+        )()
 
     rows = [row(0, "dcgan", 2.0), row(0, "wgan-gp", 3.0), row(1, "dcgan", None), row(1, "wgan-gp", 1.5)]
     rows += [row(2, "dcgan", 1.4), row(2, "wgan-gp", 1.0000000000000013), row(3, "dcgan", 9.0)]
     assert table2.outcomes(rows, 1.0) == [1, 1, 1, 0]
     assert table2.outcomes(rows, 1.5) == [0, 0, 1, 2]
     assert table2.one_sided(rows) == (1, 2)
+    assert table2.one_sided(rows[:2]) == (0, 1)
+    assert table2.one_sided(rows[:2], "kid") == (1, 0)  # the lower one
+    assert table2.one_sided(rows[2:4], "kid") == (0, 1)  # what is not finite is the worst
 
 
 @pytest.mark.parametrize("method", list(figure3.METHODS))

@@ -109,12 +109,10 @@ def _process(work: Path, more: Mapping[str, str], wanted: Callable[[], bool] | N
     )
     running.add(process)
     try:
-        while wanted is not None and wanted():
+        while wanted is None or wanted():
             with suppress(subprocess.TimeoutExpired):
-                return process.wait(ASKED)
-        if wanted is not None:
-            raise CellFailed("a cell was ended, as nobody waits for its row any more")
-        return process.wait()
+                return process.wait(ASKED if wanted else None)
+        raise CellFailed("a cell was ended, as nobody waits for its row any more")
     finally:
         if process.poll() is None:
             end(process)

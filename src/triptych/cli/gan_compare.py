@@ -42,10 +42,9 @@ def neighbours(
         distances, indices = _nearest(voice, by, made, images, k, window)
         rows += [made[:0], *(images.pixels[indices[:, i]] for i in range(k))]
         found[by.name] = {"distances": distances.tolist(), "images": indices.tolist()}
-    own = judged.run.folder / "neighbours.png"
-    out = own if out is None else out
+    out, picture = _placed(judged, out, "neighbours.png")
     store.write_bytes(out, grid_png(*in_rows(rows)))
-    keep(judged.run.folder, NEIGHBOURS, {**entry, "by": found, "picture": _shown(out, own)}, tuple(entry))
+    keep(judged.run.folder, NEIGHBOURS, {**entry, "by": found, "picture": picture}, tuple(entry))
     spaces = " and ".join(found)
     where = "" if window is None else f", in the crop {crop}"
     text = f"wrote {out}: {n} generated images in the first row, below them their {k} nearest of {len(images):,} by {spaces}{where}"
@@ -89,31 +88,25 @@ def audited(
         "shift": shift,
     }
     entry = {**about, **_found(found)}
-    own = judged.run.folder / "audit.png"
-    out = own if out is None else out
+    out, picture = _placed(judged, out, "audit.png")
     worst = min(found.spaces, key=lambda space: space.p_value)
     store.write_bytes(out, _picture(worst, made, *pool))
-    keep(judged.run.folder, AUDIT, {**entry, "picture": _shown(out, own)}, tuple(about))
+    keep(judged.run.folder, AUDIT, {**entry, "picture": picture}, tuple(about))
     if not json:
-        rows = [
-            (
-                space.name,
-                f"{space.nearer:.1%}",
-                f"{space.expected:.1%}",
-                f"{space.p_value:.3f}",
-                len(space.suspicious()),
-            )
-            for space in found.spaces
-        ]
-        headers = ["compared by", "nearer to training", "expected", "p", "suspicious"]
-        voice.table(
-            headers,
-            rows,
-            f"step {judged.step:,}: {n:,} generated, {len(train):,} training, {len(unseen):,} held-out images",
-        )
-        voice.say(found.verdict())
+        _say(voice, found, judged.step)
     text = f"wrote {out}: each row a generated image, its nearest training image, its nearest held-out image, by {worst.name}"
     voice.finish({"run": str(folder), "out": str(out), **entry}, text)
+
+
+def _say(voice: Console, found: Audit, step: int) -> None:
+    """The audit as a table, and its verdict."""
+    rows = [
+        (s.name, f"{s.nearer:.1%}", f"{s.expected:.1%}", f"{s.p_value:.3f}", len(s.suspicious())) for s in found.spaces
+    ]
+    headers = ["compared by", "nearer to training", "expected", "p", "suspicious"]
+    title = f"step {step:,}: {found.samples:,} generated, {found.train:,} training, {found.held_out:,} held-out images"
+    voice.table(headers, rows, title)
+    voice.say(found.verdict())
 
 
 def _together(train: Images, unseen: Images) -> Images:
@@ -154,13 +147,12 @@ def recovered(
         "held_out_error": float(errors[1].median()),
         "p_value": worse(errors[0], errors[1]),
     }
-    own = judged.run.folder / "recovered.png"
-    out = own if out is None else out
+    out, picture = _placed(judged, out, "recovered.png")
     shown = min(n, SHOWN)
     rows = [x for images, one in zip(chosen, found) for x in (images.pixels[:shown], one.images[:shown])]
     store.write_bytes(out, grid_png(torch.cat(rows), shown))
     same = ("step", "seed", "data", "n", "steps", "checksums")
-    keep(judged.run.folder, RECOVERED, {**entry, "picture": _shown(out, own)}, same)
+    keep(judged.run.folder, RECOVERED, {**entry, "picture": picture}, same)
     text = (
         f"median error of {n} training pictures {entry['train_error']:.1f}, of {n} held-out ones {entry['held_out_error']:.1f} grey levels "
         f"(p = {entry['p_value']:.3g} that training pictures are no easier)\n"
@@ -174,9 +166,11 @@ def _drawn(images: Images, n: int, seed: int) -> Images:
     return images.take(torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:n])
 
 
-def _shown(out: Path, own: Path) -> str | None:
-    """The name of a picture that the run's report shows; None where it was written elsewhere."""
-    return own.name if out.resolve() == own.resolve() else None
+def _placed(judged: Judged, out: Path | None, name: str) -> tuple[Path, str | None]:
+    """Where a picture is written, by default in the run's folder, and its name there, by which the report shows it; None elsewhere."""
+    own = judged.run.folder / name
+    out = own if out is None else out
+    return out, name if out.resolve() == own.resolve() else None
 
 
 def _found(found: Audit) -> dict:

@@ -97,7 +97,7 @@ class Run:
         if told:
             raise InputError(f"{folder} was made with another {_listed(told)}; resume it with what it was made with")
         with run.locked():  # a run that is being trained stays as it is
-            now = {name: config[name] for name in ("recipe",) if longer}
+            now = {"recipe": config["recipe"]} if longer else {}
             if config.get("scored"):  # from here on, if not before
                 every = {**run.config.get("every", {}), "score": config["every"]["score"]}
                 now |= {"scored": config["scored"], "every": every}

@@ -18,7 +18,7 @@ from triptych.gan.draw import Draw
 from triptych.gan.game import Batch, scorer
 from triptych.gan.recipe import Recipe
 from triptych.gan.train import Players, generate
-from triptych.images import MOST_IN_BOTH, Images, check_apart, in_both
+from triptych.images import Images, check_apart, many_in_both
 
 SHARE, SEED = (
     10,
@@ -56,13 +56,12 @@ class HeldOut:
             check_apart(self.images.pixels, self.train.pixels)
 
     def twice(self) -> int:
-        """How many held-out images are training images too, pixel for pixel; 0 where they are no more than a few, a tenth of them."""
+        """``many_in_both`` of the held-out images and those that are trained on."""
         parts = [
             images.pixels if index is None else images.pixels[index]
             for images, index in ((self.images, self.index), (self.train, self.train_index))
         ]
-        both = in_both(*parts)
-        return both if both > MOST_IN_BOTH * self.count else 0
+        return many_in_both(*parts)
 
     @property
     def count(self) -> int:

@@ -23,9 +23,10 @@ class Verdict:
 def verdict(lines: Sequence[Mapping[str, Any]]) -> Verdict:
     """The verdict on the lines of metrics.jsonl, by the last measurements on held-out images. The worst that holds is said.
 
-    Divergence: the guard rolled the run back, and fewer than five measurements were made since. Collapse: the median ``variety`` of the last five is below 0.15: generated images are so
-    much nearer to each other than real ones. Overfitting: the critic's gap on training images exceeds that on held-out ones by more than
-    0.3 of itself and by four standard errors, in the median of the last five (Gulrajani et al., NeurIPS 2017, Figure 5 b).
+    Divergence: the guard rolled the run back, and fewer than five measurements were made since. Collapse: the median ``variety`` of the
+    last five is below 0.15: generated images are so much nearer to each other than real ones. Overfitting: the critic's gap on training
+    images exceeds that on held-out ones by more than 0.3 of itself and by four standard errors, in the median of the last five (Gulrajani
+    et al., NeurIPS 2017, Figure 5 b).
     """
     last = max((i for i, line in enumerate(lines) if "rollback" in line), default=-1)
     seen = [line for line in lines[last + 1 :] if line.keys() >= NEEDED][-LAST:]
